@@ -1,0 +1,1 @@
+"""Adapters of the ports. Only `soraka.wiring` and tests import them."""

@@ -1,0 +1,125 @@
+"""One SQLite connection on a native thread, shared by greenlets, with group commit.
+
+SQLite blocks its caller; on a thread of its own it does not stop the hub. Whatever comes in
+while one transaction is written goes together into the next: one fsync for all of it.
+"""
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import gevent
+from gevent.event import AsyncResult
+from gevent.threadpool import ThreadPool
+
+from soraka.errors import Unavailable
+
+T = TypeVar("T")
+Work = Callable[[sqlite3.Connection], Any]
+
+
+class SqliteThread:
+    """`synchronous` is FULL where a commit must survive power loss, else NORMAL.
+
+    `unavailable` is raised when the database cannot be written (disk full, i/o error), when
+    `max_waiting` pieces of work wait already, or when one is not done after `timeout_ms`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        schema: str,
+        synchronous: Literal["FULL", "NORMAL"],
+        unavailable: type[Unavailable],
+        timeout_ms: int = 5000,
+        max_waiting: int = 10_000,
+    ) -> None:
+        self._unavailable = unavailable
+        self._timeout_s = timeout_ms / 1000
+        self._max_waiting = max_waiting
+        self._waiting: list[tuple[Work, AsyncResult[Any]]] = []
+        self._flusher: gevent.Greenlet[..., None] | None = None
+        self._closed = False
+        self._pool = ThreadPool(1)
+        self._connection: sqlite3.Connection = self._pool.apply(
+            _open, (path, schema, synchronous)
+        )
+
+    def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Runs `work` inside a transaction; returns its result once that is committed.
+
+        What `work` raises is raised here, and its changes alone are rolled back.
+        """
+        if self._closed:
+            raise self._unavailable("closed")
+        if len(self._waiting) >= self._max_waiting:
+            raise self._unavailable(f"{self._max_waiting} writes are waiting already")
+        result: AsyncResult[T] = AsyncResult()
+        self._waiting.append((work, result))
+        if self._flusher is None:
+            self._flusher = gevent.spawn(self._flush)
+        try:
+            return result.get(timeout=self._timeout_s)
+        except gevent.Timeout as exc:
+            raise self._unavailable("the database did not answer in time") from exc
+        except sqlite3.OperationalError as exc:
+            raise self._unavailable(str(exc)) from exc
+
+    def close(self) -> None:
+        """Finishes what waits, then closes. Safe to repeat."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._flusher is not None:
+            self._flusher.join()
+        self._pool.apply(self._connection.close)
+        self._pool.kill()
+
+    def _flush(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting, []
+                answers = self._pool.apply(_transaction, (self._connection, [w for w, _ in batch]))
+                for (_, result), (value, error) in zip(batch, answers, strict=True):
+                    if error is None:
+                        result.set(value)
+                    else:
+                        result.set_exception(error)
+        finally:
+            self._flusher = None
+
+
+def _open(path: Path, schema: str, synchronous: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"PRAGMA synchronous = {synchronous}")
+    connection.execute("PRAGMA busy_timeout = 2000")
+    connection.executescript(schema)
+    return connection
+
+
+def _transaction(
+    connection: sqlite3.Connection, batch: list[Work]
+) -> list[tuple[Any, Exception | None]]:
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        answers = [_savepoint(connection, work) for work in batch]
+        connection.execute("COMMIT")
+    except sqlite3.Error as exc:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        return [(None, exc)] * len(batch)
+    return answers
+
+
+def _savepoint(connection: sqlite3.Connection, work: Work) -> tuple[Any, Exception | None]:
+    connection.execute("SAVEPOINT work")
+    try:
+        answer = (work(connection), None)
+    except Exception as exc:  # handed to the caller that asked for it
+        connection.execute("ROLLBACK TO work")
+        answer = (None, exc)
+    connection.execute("RELEASE work")
+    return answer

@@ -1,0 +1,133 @@
+"""Everything soraka raises on purpose.
+
+    SorakaError
+    ├── InvalidParams            a request is wrong: the field and the reason
+    │   ├── ReservedTopicName
+    │   ├── UnknownService
+    │   ├── TooManyMessages
+    │   ├── DelayTooLong
+    │   └── BodyTooLarge
+    ├── Unauthorized
+    ├── MessageNotFound
+    ├── TopicNotFound
+    ├── TooLate
+    ├── Unavailable              not known whether it took effect: send again
+    │   ├── LogUnavailable
+    │   ├── StoreUnavailable
+    │   ├── RegistryUnavailable
+    │   └── PeerUnavailable
+    ├── Gap                      a batch does not join on to what the store has read
+    ├── DecodeError              bytes that are no record; carries them
+    └── ConfigError              a wrong setting; the process does not start
+
+`code` is the `ec` of the API, `status` the HTTP status, `retriable` whether to send again.
+"""
+
+from typing import ClassVar
+
+
+class SorakaError(Exception):
+    """Base of all; by itself a system error (ec 500)."""
+
+    code: ClassVar[int] = 500
+    status: ClassVar[int] = 500
+    retriable: ClassVar[bool] = False
+
+
+class InvalidParams(SorakaError):
+    """A request is wrong. `field` is a dotted path such as `callback.url`."""
+
+    code = 401
+    status = 400
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+class ReservedTopicName(InvalidParams):
+    code = 402
+
+
+class UnknownService(InvalidParams):
+    code = 403
+
+
+class TooManyMessages(InvalidParams):
+    code = 404
+
+
+class DelayTooLong(InvalidParams):
+    code = 501
+
+
+class BodyTooLarge(InvalidParams):
+    code = 413
+    status = 413
+
+
+class Unauthorized(SorakaError):
+    code = 406
+    status = 401
+
+
+class MessageNotFound(SorakaError):
+    code = 405
+    status = 404
+
+
+class TopicNotFound(SorakaError):
+    code = 407
+    status = 404
+
+
+class TooLate(SorakaError):
+    code = 409
+    status = 409
+
+
+class Unavailable(SorakaError):
+    """A server did not answer in time. Whether the call took effect is unknown."""
+
+    code = 503
+    status = 503
+    retriable = True
+    retry_after_s: ClassVar[int] = 1
+
+
+class LogUnavailable(Unavailable):
+    pass
+
+
+class StoreUnavailable(Unavailable):
+    pass
+
+
+class RegistryUnavailable(Unavailable):
+    pass
+
+
+class PeerUnavailable(Unavailable):
+    """Another role did not answer over Thrift."""
+
+
+class Gap(SorakaError):
+    """A shard has read less of the partition than the batch assumes."""
+
+    retriable = True
+
+    def __init__(self, partition: str, positions: tuple[int, ...]) -> None:
+        super().__init__(f"{partition}: the store has read up to {min(positions)} only")
+        self.partition = partition
+        self.positions = positions
+
+
+class DecodeError(SorakaError):
+    def __init__(self, reason: str, data: bytes) -> None:
+        super().__init__(reason)
+        self.data = data
+
+
+class ConfigError(SorakaError):
+    """Names the setting, its value and what is allowed."""

@@ -1,0 +1,141 @@
+"""What travels through soraka: messages, commands on them, and where they are.
+
+Moments are integer milliseconds since the epoch (`..._at`, `lease_until`), durations are
+integer milliseconds (`..._ms`). Everything is frozen. Pure: no I/O.
+"""
+
+import uuid
+from dataclasses import dataclass
+from enum import StrEnum
+
+DAY_MS = 24 * 60 * 60 * 1000
+MAX_DELAY_MS = 7 * DAY_MS
+DEFAULT_TTR_MS = 1000
+DEFAULT_RETRY_MS = (1_000, 10_000, 60_000, 300_000, 3_000_000)
+NO_OWNER = "-"
+"""Owner of messages accepted while no worker lived: always absent, so reconcile moves them."""
+RESERVED_TOPICS = frozenset({"admin", "center", "worker", "receive", "lock", "iptopic"})
+
+
+class State(StrEnum):
+    PENDING = "pending"
+    SUCCEEDED = "succeeded"
+    CANCELLED = "cancelled"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Callback:
+    """`method` is GET or POST; `params` a JSON object as text, or None."""
+
+    method: str
+    url: str
+    params: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One accepted message, as the log holds it.
+
+    `retry_ms` are the delays before the second, third, ... attempt.
+    """
+
+    msg_id: str
+    topic: str
+    created_at: int
+    due_at: int
+    ttr_ms: int
+    callback: Callback
+    retry_ms: tuple[int, ...] = DEFAULT_RETRY_MS
+
+
+class CommandKind(StrEnum):
+    CANCEL = "cancel"
+    ADD_TIME = "add_time"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """`command_id` makes it idempotent: the record remembers the ids applied to it."""
+
+    command_id: str
+    msg_id: str
+    topic: str
+    kind: CommandKind
+    add_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A request to call back, not yet accepted. Source: the HTTP and Thrift edges.
+
+    Exactly one of `delay_ms` and `deliver_at` is set.
+    """
+
+    topic: str
+    callback: Callback
+    delay_ms: int | None = None
+    deliver_at: int | None = None
+    ttr_ms: int = DEFAULT_TTR_MS
+    retry_ms: tuple[int, ...] | None = None
+    msg_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A message and where it is. Source: the store.
+
+    `due_at` is when it falls due next, with added times and retries; `message.due_at` is what
+    was submitted. `lease_until` is 0 when no call is under way, `finished_at` 0 while pending.
+    """
+
+    message: Message
+    state: State
+    owner: str
+    due_at: int
+    attempt: int
+    lease_until: int = 0
+    finished_at: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topic:
+    """Settings of a topic. Source: the registry.
+
+    `workers` are the instances that may hold its messages; empty means every live one.
+    """
+
+    name: str
+    business: str = ""
+    worker_num: int = 0
+    workers: tuple[str, ...] = ()
+    balance: str = "round_robin"
+    retry_ms: tuple[int, ...] = DEFAULT_RETRY_MS
+    created_at: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """A live process of a service. `address` is ip:port; `incarnation` differs at each start."""
+
+    service: str
+    address: str
+    incarnation: str
+    started_at: int = 0
+    version: str = ""
+
+
+def id_time_ms(msg_id: str) -> int | None:
+    """When a UUIDv7 in its canonical form was made; None when it is none.
+
+    >>> id_time_ms("01890a5d-ac96-774b-bcce-b302099a8057")
+    1688063454358
+    """
+    try:
+        parsed = uuid.UUID(msg_id)
+    except ValueError:
+        return None
+    if parsed.version != 7 or str(parsed) != msg_id:
+        return None
+    return parsed.int >> 80

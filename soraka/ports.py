@@ -1,0 +1,324 @@
+"""The three ports: Log, Store (in two halves), Registry.
+
+Each is batch-first and has two adapters in `soraka/adapters/` which pass the same contract
+tests in `tests/contract/`. Driver errors never pass a port: a server that does not answer in
+time raises the `Unavailable` of its port, and the effect of that call is then unknown.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+from soraka.message import Command, Instance, Message, Stored, Topic
+
+# --------------------------------------------------------------------------- Log
+
+
+class Record(NamedTuple):
+    """What is appended. Records with one key keep their order."""
+
+    key: str
+    value: bytes
+
+
+class Logged(NamedTuple):
+    """A record read back, with its position in its partition."""
+
+    position: int
+    key: str
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records of one partition, in the order of their positions; never empty.
+
+    `partition` is opaque, and stays the same for as long as its positions keep their meaning.
+    `epoch` grows whenever the partition was given to this consumer anew: positions of two
+    batches with one epoch join on; across epochs records may be missing or repeated.
+    """
+
+    partition: str
+    epoch: int
+    records: Sequence[Logged]
+
+    @property
+    def last(self) -> int:
+        return self.records[-1].position
+
+
+class Consumer(Protocol):
+    """One member of a consumer group. Not safe for use by two greenlets at once."""
+
+    def poll(self, timeout_ms: int) -> Sequence[Batch]:
+        """What is new, at most a bounded number of records; waits up to `timeout_ms` for it.
+
+        Yields to other greenlets. New topics are picked up by themselves. Raises
+        LogUnavailable only when nothing can be read and the caller should wait and poll again.
+        """
+
+    def seek(self, partition: str, position: int) -> None:
+        """The next poll goes on at `position`, or at the oldest record kept if that is later.
+
+        A partition that this consumer has not (or no longer) is ignored.
+        """
+
+    def commit(self, positions: Mapping[str, int]) -> None:
+        """Notes the last position done per partition: a hint for lag figures and for where a
+        new member starts to read. Failures are logged, not raised."""
+
+    def lag(self) -> int:
+        """Records after what was polled, over the assigned partitions; an estimate."""
+
+    def close(self) -> None:
+        """Leaves the group. Safe to repeat."""
+
+
+class Log(Protocol):
+    """Durable, partitioned, replayable: partition = crc32(key) mod partitions."""
+
+    def create_topic(self, topic: str) -> None:
+        """Makes the log of a topic. One that exists already is left as it is."""
+
+    def append(self, topic: str, records: Sequence[Record]) -> None:
+        """Returns when all are durable (Kafka: acks=all; SQLite: committed, FULL).
+
+        Waits up to the append deadline, then raises LogUnavailable: some, all or none may be
+        durable. Refuses with LogUnavailable at once while the bytes in flight are at their
+        limit. A topic never created: TopicNotFound.
+        """
+
+    def append_dead_letter(self, records: Sequence[Record]) -> None:
+        """As append, to the dead-letter log, which no consumer of this port reads."""
+
+    def consumer(self, group: str) -> Consumer:
+        """A new member of `group`, over all topics. Starts at the committed position, or at
+        the oldest record kept."""
+
+    def check(self) -> None:
+        """Raises LogUnavailable when the log does not answer now."""
+
+    def close(self) -> None:
+        """Flushes and closes. Safe to repeat."""
+
+
+# --------------------------------------------------------------------------- Store
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """A message read from the log. `body` is its encoding, kept as it is."""
+
+    position: int
+    message: Message
+    owner: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NewCommand:
+    """A command read from the log."""
+
+    position: int
+    command: Command
+
+
+Entry = NewMessage | NewCommand
+
+
+class Verdict(StrEnum):
+    """Answer to a command. The same command id always gets the same answer."""
+
+    APPLIED = "applied"
+    EARLY = "early"
+    """The message is not here yet; the command waits for it and will hold."""
+    TOO_LATE = "too_late"
+    NOT_FOUND = "not_found"
+
+
+class ClaimKind(StrEnum):
+    FIRE = "fire"
+    LATER = "later"
+    BUSY = "busy"
+    GONE = "gone"
+
+
+class Claim(NamedTuple):
+    """Answer to a claim.
+
+    FIRE: call it now; `at` is the end of the lease, `attempt` counts from 1, `due_at` is the
+    due time of this attempt, `body` the encoded message.
+    LATER: not due; `at` is the due time. BUSY: another lease runs; `at` is its end. GONE:
+    finished or unknown. In these three the rest is empty.
+    """
+
+    kind: ClaimKind
+    at: int = 0
+    attempt: int = 0
+    due_at: int = 0
+    body: bytes = b""
+
+
+class Ended(StrEnum):
+    """How an attempt ended."""
+
+    SUCCEEDED = "succeeded"
+    RETRY = "retry"
+    DEAD = "dead"
+    RELEASED = "released"
+    """No request left: pending again at once, and the attempt does not count."""
+
+
+class Outcome(NamedTuple):
+    """`delay_ms`, for RETRY: from now to the next attempt. `reason` is for people."""
+
+    msg_id: str
+    attempt: int
+    ended: Ended
+    delay_ms: int = 0
+    reason: str = ""
+
+
+class DueId(NamedTuple):
+    """`due_at` is when to look at it: the due time, or the end of a running lease."""
+
+    due_at: int
+    msg_id: str
+
+
+class Move(NamedTuple):
+    """Give a message to `target`, if `source` still owns it."""
+
+    msg_id: str
+    source: str
+    target: str
+
+
+class Store(Protocol):
+    """Pending messages by owner and due time. The store's clock decides every due time.
+
+    A store has one or more shards; a message lives in shard crc32(msg_id) mod shards. A call
+    is atomic per message, and per shard for `schedule` and `assign`. Every call may be
+    repeated with no further effect, but for `claim`, where a repetition answers BUSY.
+    """
+
+    def positions(self, partition: str) -> tuple[int, ...]:
+        """Per shard, the position of the last record of `partition` applied; -1 for none."""
+
+    def schedule(
+        self, partition: str, previous: tuple[int, ...], last: int, entries: Sequence[Entry]
+    ) -> tuple[int, ...]:
+        """Applies a batch that ends at position `last`, and marks every shard up to it, in one
+        atomic step per shard. Returns the new positions.
+
+        `previous` are the positions the caller knows of. A shard that stands before its
+        `previous` has lost its tail: it changes nothing, and Gap is raised (other shards may
+        have been applied). A shard that stands further skips what it has applied already.
+
+        A message whose id is known is left as it is. Commands that wait at its door are folded
+        in, in their order. Commands are applied as `command` does, but one for an unknown
+        message is dropped: in the log it comes after its message.
+        """
+
+    def command(self, commands: Sequence[Command]) -> list[Verdict]:
+        """Applies commands now; one verdict each, in order.
+
+        CANCEL on a pending message finishes it. ADD_TIME moves its due time. TOO_LATE when it is
+        finished or a lease on it runs; that verdict is remembered too. An unknown message whose
+        id (UUIDv7) is younger than the early window: the command is kept for it, EARLY;
+        otherwise, or when the topic is another: NOT_FOUND.
+        """
+
+    def claim(self, msg_ids: Sequence[str]) -> list[Claim]:
+        """Takes a lease of ttr + margin on each that is due; one answer each, in order."""
+
+    def settle(self, outcomes: Sequence[Outcome]) -> list[bool]:
+        """Ends attempts. False: stale, the attempt is not the current one or the message is
+        finished; nothing changed. A finished record is kept for its retention."""
+
+    def due(self, owner: str, until: int, limit: int) -> list[DueId]:
+        """Unfinished messages of `owner` to be looked at before `until`, soonest first."""
+
+    def assign(self, moves: Sequence[Move]) -> list[int | None]:
+        """Changes owners and nothing else. The time to look at each, or None if not moved."""
+
+    def close(self) -> None:
+        """Safe to repeat."""
+
+
+class Totals(NamedTuple):
+    """Messages by where they are. `pending` per owner; the rest since the store was made."""
+
+    pending: Mapping[str, int]
+    scheduled: int
+    succeeded: int
+    cancelled: int
+    dead: int
+    attempts: int
+
+
+class StoreReader(Protocol):
+    """The questions people and the reconcile loop ask; the same adapters answer them."""
+
+    def now_ms(self) -> int:
+        """The store's clock, ms since the epoch."""
+
+    def owners(self) -> set[str]:
+        """Owners that have unfinished messages."""
+
+    def get(self, msg_ids: Sequence[str]) -> list[Stored | None]:
+        """One answer each, in order; None when unknown or past its retention."""
+
+    def list_dead(self, until: int, limit: int) -> list[Stored]:
+        """Dead letters that died before `until`, the latest first."""
+
+    def totals(self) -> Totals:
+        """O(shards + owners)."""
+
+
+class FullStore(Store, StoreReader, Protocol):
+    """What an adapter is."""
+
+
+# --------------------------------------------------------------------------- Registry
+
+
+class Registry(Protocol):
+    """Who is alive, and the topics. Reads come from a local copy and never block; nothing's
+    correctness rests on its being fresh."""
+
+    def register(self, instance: Instance) -> None:
+        """Announces this process until `unregister` or `close`, over lost sessions too. An
+        older announcement of the same address by another incarnation is replaced."""
+
+    def unregister(self, instance: Instance) -> None:
+        """Safe to repeat."""
+
+    def live(self, service: str) -> dict[str, Instance]:
+        """Instances of a service by address."""
+
+    def topics(self) -> dict[str, Topic]:
+        """All topics by name."""
+
+    def put_topic(self, topic: Topic, *, create: bool) -> bool:
+        """Writes settings. With `create`, False when it exists already (unchanged); without,
+        False when it does not exist. Raises RegistryUnavailable. `topics` shows it at once on
+        this process, soon on others."""
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Calls `changed` after any change of instances or topics. It must not block."""
+
+    def lock(self, name: str) -> AbstractContextManager[bool]:
+        """Tries for the named lock without waiting; yields whether it was had. Saves double
+        work only: it may be lost without notice."""
+
+    def close(self) -> None:
+        """Withdraws announcements. Safe to repeat."""
+
+
+class Clock(Protocol):
+    """Milliseconds since the epoch, as the store counts them."""
+
+    def now_ms(self) -> int: ...

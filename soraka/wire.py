@@ -1,0 +1,118 @@
+"""Records as bytes: one version byte, then the Thrift struct of `idl/record.thrift`.
+
+The same bytes are the value in the log and the body in the store.
+"""
+
+from typing import Any
+
+from thriftpy2.protocol import TCyBinaryProtocol
+from thriftpy2.transport import TCyMemoryBuffer
+
+import idl
+from soraka.errors import DecodeError
+from soraka.message import Callback, Command, CommandKind, Message
+
+VERSION = b"\x01"
+_t = idl.record
+_METHODS = {idl.soraka.RequestType.GET: "GET", idl.soraka.RequestType.POST: "POST"}
+_METHOD_CODES = {name: code for code, name in _METHODS.items()}
+_KINDS = {_t.CommandKind.CANCEL: CommandKind.CANCEL, _t.CommandKind.ADD_TIME: CommandKind.ADD_TIME}
+_KIND_CODES = {kind: code for code, kind in _KINDS.items()}
+
+
+def encode(record: Message | Command) -> bytes:
+    """Bytes of a record, the current version."""
+    if isinstance(record, Message):
+        struct = _t.Record(message=_message_struct(record))
+    else:
+        struct = _t.Record(command=_command_struct(record))
+    buffer = TCyMemoryBuffer()
+    TCyBinaryProtocol(buffer).write_struct(struct)
+    return VERSION + bytes(buffer.getvalue())
+
+
+def decode(data: bytes) -> Message | Command:
+    """The record in `data`. Raises DecodeError, with the bytes, when there is none."""
+    if data[:1] != VERSION:
+        raise DecodeError(f"unknown record version {data[:1]!r}", data)
+    try:
+        struct = TCyBinaryProtocol(TCyMemoryBuffer(data[1:])).read_struct(_t.Record())
+        if struct.message is not None and struct.command is None:
+            return _message(struct.message)
+        if struct.command is not None and struct.message is None:
+            return _command(struct.command)
+    except Exception as exc:  # what the parser raises on garbage is not documented
+        raise DecodeError(f"not a record: {exc!r}", data) from exc
+    raise DecodeError("neither a message nor a command", data)
+
+
+def decode_message(data: bytes) -> Message:
+    """As decode, for bytes that must be a message."""
+    record = decode(data)
+    if not isinstance(record, Message):
+        raise DecodeError("a command where a message was expected", data)
+    return record
+
+
+def callback_struct(callback: Callback) -> Any:
+    """The `Callback` of `idl/soraka.thrift`."""
+    return idl.soraka.Callback(
+        request_type=_METHOD_CODES[callback.method], url=callback.url, params=callback.params
+    )
+
+
+def callback_of(struct: Any) -> Callback:
+    """Raises KeyError when `request_type` is neither GET nor POST."""
+    return Callback(method=_METHODS[struct.request_type], url=struct.url, params=struct.params)
+
+
+def _message_struct(m: Message) -> Any:
+    return _t.Message(
+        msg_id=m.msg_id,
+        topic=m.topic,
+        created_at=m.created_at,
+        due_at=m.due_at,
+        ttr_ms=m.ttr_ms,
+        callback=callback_struct(m.callback),
+        retry_ms=list(m.retry_ms),
+    )
+
+
+def _message(s: Any) -> Message:
+    message = Message(
+        msg_id=s.msg_id,
+        topic=s.topic,
+        created_at=s.created_at,
+        due_at=s.due_at,
+        ttr_ms=s.ttr_ms,
+        callback=callback_of(s.callback),
+        retry_ms=tuple(s.retry_ms),
+    )
+    _require(message, ("msg_id", "topic", "created_at", "due_at", "ttr_ms"))
+    _require(message.callback, ("url",))
+    return message
+
+
+def _command_struct(c: Command) -> Any:
+    return _t.Command(
+        command_id=c.command_id,
+        msg_id=c.msg_id,
+        topic=c.topic,
+        kind=_KIND_CODES[c.kind],
+        add_ms=c.add_ms,
+    )
+
+
+def _command(s: Any) -> Command:
+    command = Command(
+        command_id=s.command_id, msg_id=s.msg_id, topic=s.topic, kind=_KINDS[s.kind], add_ms=s.add_ms
+    )
+    _require(command, ("command_id", "msg_id", "topic", "add_ms"))
+    return command
+
+
+def _require(record: object, names: tuple[str, ...]) -> None:
+    # thriftpy2 leaves None where a required field is missing
+    for name in names:
+        if getattr(record, name) is None:
+            raise ValueError(f"{name} is missing")
