@@ -86,7 +86,8 @@ class Stored:
     """A message and where it is. Source: the store.
 
     `due_at` is when it falls due next, with added times and retries; `message.due_at` is what
-    was submitted. `lease_until` is 0 when no call is under way, `finished_at` 0 while pending.
+    was submitted. `attempt` counts the attempts begun, without those that were released.
+    `lease_until` is 0 when no call is under way, `finished_at` 0 while pending.
     """
 
     message: Message

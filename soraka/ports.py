@@ -148,8 +148,10 @@ class ClaimKind(StrEnum):
 class Claim(NamedTuple):
     """Answer to a claim.
 
-    FIRE: call it now; `at` is the end of the lease, `attempt` counts from 1, `due_at` is the
-    due time of this attempt, `body` the encoded message.
+    FIRE: call it now; `at` is the end of the lease, `attempt` names this lease in the Outcome
+    and is never given twice, `due_at` is the due time of this attempt, `body` the encoded
+    message. `tries` counts the attempts from 1, released ones left out: it is what a retry
+    schedule goes by and what the callback is told.
     LATER: not due; `at` is the due time. BUSY: another lease runs; `at` is its end. GONE:
     finished or unknown. In these three the rest is empty.
     """
@@ -159,6 +161,7 @@ class Claim(NamedTuple):
     attempt: int = 0
     due_at: int = 0
     body: bytes = b""
+    tries: int = 0
 
 
 class Ended(StrEnum):
@@ -168,11 +171,12 @@ class Ended(StrEnum):
     RETRY = "retry"
     DEAD = "dead"
     RELEASED = "released"
-    """No request left: pending again at once, and the attempt does not count."""
+    """No request left: pending again after `delay_ms` (0: at once), and the attempt does not
+    count. A worker sends those away so that are more than their callback host can take now."""
 
 
 class Outcome(NamedTuple):
-    """`delay_ms`, for RETRY: from now to the next attempt. `reason` is for people."""
+    """`delay_ms`, for RETRY and RELEASED: from now to the next attempt. `reason` is for people."""
 
     msg_id: str
     attempt: int

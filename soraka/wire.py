@@ -105,7 +105,11 @@ def _command_struct(c: Command) -> Any:
 
 def _command(s: Any) -> Command:
     command = Command(
-        command_id=s.command_id, msg_id=s.msg_id, topic=s.topic, kind=_KINDS[s.kind], add_ms=s.add_ms
+        command_id=s.command_id,
+        msg_id=s.msg_id,
+        topic=s.topic,
+        kind=_KINDS[s.kind],
+        add_ms=s.add_ms,
     )
     _require(command, ("command_id", "msg_id", "topic", "add_ms"))
     return command

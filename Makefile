@@ -1,0 +1,51 @@
+.DEFAULT_GOAL := help
+.PHONY: help run test check fmt lint types imports unit bench stack stack-down clean
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' Makefile
+
+.venv/ready: setup.cfg constraints.txt dev/setup-venv
+	PYTHON=$(PYTHON) dev/setup-venv
+	touch $@
+
+run: .venv/ready ## Run soraka on the embedded default (ARGS='--data-dir DIR ...')
+	exec $(BIN)/soraka standalone $(ARGS)
+
+test: .venv/ready check ## Every check and every test, with the real servers
+	dev/stack install
+	CI=true $(BIN)/pytest --cov --cov-report=term:skip-covered $(ARGS)
+
+check: lint types imports ## The checks that run nothing
+
+unit: .venv/ready ## The tests that need no server
+	$(BIN)/pytest tests/unit $(ARGS)
+
+fmt: .venv/ready ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: .venv/ready ## ruff
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: .venv/ready ## mypy, strict
+	$(BIN)/mypy
+
+imports: .venv/ready ## The import contracts of setup.cfg
+	$(BIN)/lint-imports --no-logo
+
+bench: .venv/ready ## The benchmarks of bench/README.md
+	dev/stack install
+	$(BIN)/python -m bench $(ARGS)
+
+stack: ## Start Kafka, ZooKeeper, Redis and nginx on loopback (ARGS='--ports auto ...')
+	dev/stack up $(ARGS)
+
+stack-down: ## Stop them
+	dev/stack down $(ARGS)
+
+clean: ## Remove what setup and runs have made
+	rm -rf .venv .stack-libs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

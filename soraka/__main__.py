@@ -1,0 +1,5 @@
+"""`python -m soraka` is `soraka`."""
+
+from soraka.cli import main
+
+main()

@@ -1,0 +1,223 @@
+"""Thrift between processes: framed transport, binary protocol, gevent.
+
+Whole frames are read under a size limit and a deadline before thriftpy2 sees a byte, so an
+oversized, malformed or dripping peer costs its own connection and nothing else.
+"""
+
+import logging
+import socket
+import struct
+from contextlib import suppress
+from typing import Any
+
+import gevent
+from gevent.pool import Pool
+from gevent.server import StreamServer
+from thriftpy2.protocol import TCyBinaryProtocol
+from thriftpy2.thrift import TClient, TException, TProcessor
+from thriftpy2.transport import TCyMemoryBuffer
+
+from soraka.errors import PeerUnavailable
+
+log = logging.getLogger(__name__)
+
+_LENGTH = struct.Struct("!I")
+
+
+class BadFrame(Exception):
+    """The peer broke the protocol; its connection is closed."""
+
+
+def _read_exactly(sock: socket.socket, size: int) -> bytes:
+    """`size` bytes, or fewer when the peer closed."""
+    chunks = bytearray()
+    while len(chunks) < size:
+        chunk = sock.recv(min(size - len(chunks), 1 << 16))
+        if not chunk:
+            break
+        chunks += chunk
+    return bytes(chunks)
+
+
+def _read_frame(sock: socket.socket, first: bytes, limit: int) -> bytes:
+    head = first + _read_exactly(sock, _LENGTH.size - len(first))
+    if len(head) < _LENGTH.size:
+        raise BadFrame("closed in the middle of a frame")
+    (size,) = _LENGTH.unpack(head)
+    if not 0 < size <= limit:
+        raise BadFrame(f"a frame of {size} bytes; the limit is {limit}")
+    frame = _read_exactly(sock, size)
+    if len(frame) < size:
+        raise BadFrame("closed in the middle of a frame")
+    return frame
+
+
+def _frame(payload: bytes) -> bytes:
+    return _LENGTH.pack(len(payload)) + payload
+
+
+class RpcServer:
+    """Serves one Thrift service. `listener` is (host, port) or a listening socket."""
+
+    def __init__(
+        self,
+        service: Any,
+        handler: object,
+        listener: tuple[str, int] | socket.socket,
+        *,
+        max_frame_bytes: int = 8 << 20,
+        read_timeout_ms: int = 10_000,
+        idle_timeout_ms: int = 300_000,
+        max_connections: int = 1000,
+    ) -> None:
+        self._processor = TProcessor(service, handler)
+        self._limit = max_frame_bytes
+        self._read_timeout_s = read_timeout_ms / 1000
+        self._idle_timeout_s = idle_timeout_ms / 1000
+        self._idle: set[socket.socket] = set()
+        self._stopping = False
+        self._server = StreamServer(
+            listener, self._serve_connection, spawn=Pool(max_connections), backlog=1024
+        )
+
+    def start(self) -> None:
+        """Listens, in the background. Raises OSError when the port is taken."""
+        self._server.start()
+
+    @property
+    def port(self) -> int:
+        return int(self._server.server_port)
+
+    def stop(self, limit_s: float) -> None:
+        """Takes no new connection, closes idle ones, waits for calls under way. Repeatable."""
+        self._stopping = True
+        self._server.close()
+        for sock in list(self._idle):
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        self._server.stop(timeout=limit_s)
+
+    def _serve_connection(self, sock: socket.socket, peer: Any) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            while not self._stopping and (first := self._wait(sock)):
+                self._serve_call(sock, first)
+        except gevent.Timeout:
+            log.warning("rpc.frame_timeout", extra={"peer": str(peer)})
+        except BadFrame as exc:
+            log.warning("rpc.bad_frame", extra={"peer": str(peer), "reason": str(exc)})
+        except OSError as exc:
+            log.debug("rpc.connection_lost", extra={"peer": str(peer), "reason": str(exc)})
+
+    def _wait(self, sock: socket.socket) -> bytes:
+        """The first byte of the next call; empty when the peer is done or idle too long."""
+        self._idle.add(sock)
+        try:
+            with gevent.Timeout(self._idle_timeout_s, False):
+                return sock.recv(1)
+        finally:
+            self._idle.discard(sock)
+        return b""
+
+    def _serve_call(self, sock: socket.socket, first: bytes) -> None:
+        with gevent.Timeout(self._read_timeout_s):
+            frame = _read_frame(sock, first, self._limit)
+        answer = TCyMemoryBuffer()
+        try:
+            self._processor.process(
+                TCyBinaryProtocol(TCyMemoryBuffer(frame)), TCyBinaryProtocol(answer)
+            )
+        except OSError:
+            raise
+        except Exception as exc:  # the parser's errors on garbage are not documented
+            log.debug("rpc.call_failed", exc_info=True)
+            raise BadFrame(f"{type(exc).__name__}: {exc}") from exc
+        if payload := bytes(answer.getvalue()):
+            with gevent.Timeout(self._read_timeout_s):
+                sock.sendall(_frame(payload))
+
+
+class RpcClient:
+    """Calls one peer over one connection at a time; any failure closes the connection.
+
+    thriftpy2 does not check sequence ids: after a failure the next answer on the same
+    connection could be that of the failed call.
+    """
+
+    def __init__(
+        self,
+        service: Any,
+        address: tuple[str, int],
+        *,
+        timeout_ms: int,
+        max_frame_bytes: int = 8 << 20,
+    ) -> None:
+        self._service = service
+        self._address = address
+        self._timeout_s = timeout_ms / 1000
+        self._limit = max_frame_bytes
+        self._free: list[socket.socket] = []
+
+    def call(self, method: str, **arguments: Any) -> Any:
+        """The answer. Raises the typed exceptions of the IDL, and PeerUnavailable."""
+        buffer = TCyMemoryBuffer()
+        protocol = TCyBinaryProtocol(buffer)
+        client = _BufferClient(self._service, protocol)
+        client.begin(method, arguments)
+        answer = self._exchange(_frame(bytes(buffer.getvalue())))
+        reply = _BufferClient(self._service, TCyBinaryProtocol(TCyMemoryBuffer(answer)))
+        return reply.finish(method)
+
+    def close(self) -> None:
+        """Safe to repeat."""
+        while self._free:
+            self._free.pop().close()
+
+    def _exchange(self, request: bytes) -> bytes:
+        reused = bool(self._free)
+        sock: socket.socket | None = self._free.pop() if reused else None
+        try:
+            with gevent.Timeout(self._timeout_s):
+                if sock is None:
+                    sock = socket.create_connection(self._address)
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.sendall(request)
+                answer = _read_frame(sock, b"", self._limit)
+        except (OSError, BadFrame, gevent.Timeout) as exc:
+            if sock is not None:
+                sock.close()
+            if reused and not isinstance(exc, gevent.Timeout):
+                # closed while it lay idle; every internal call may be repeated
+                self.close()
+                return self._exchange(request)
+            raise PeerUnavailable(f"{self._address}: {exc}") from exc
+        except BaseException:
+            if sock is not None:
+                sock.close()
+            raise
+        self._free.append(sock)
+        return answer
+
+
+class _BufferClient(TClient):  # type: ignore[misc]
+    """thriftpy2's client, with sending and receiving apart."""
+
+    def __init__(self, service: Any, protocol: Any) -> None:
+        super().__init__(service, protocol)
+
+    def begin(self, method: str, arguments: dict[str, Any]) -> None:
+        self._send(method, **arguments)
+
+    def finish(self, method: str) -> Any:
+        try:
+            return self._recv(method)
+        except TException:
+            raise
+        except Exception as exc:
+            raise PeerUnavailable(f"not an answer: {exc!r}") from exc
+
+
+def parse_address(address: str) -> tuple[str, int]:
+    """("10.0.0.1", 30002) of "10.0.0.1:30002"."""
+    host, _, port = address.rpartition(":")
+    return host, int(port)

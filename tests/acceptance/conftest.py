@@ -1,0 +1,57 @@
+"""Deployments for the acceptance tests: each test runs on all of them."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.deployments import Cluster, Deployment, Standalone
+from tests.acceptance.sink import Sink
+
+_databases = itertools.count(1)
+
+
+def cluster_addresses(request: pytest.FixtureRequest) -> dict[str, str]:
+    """The real servers, with a Redis database that no other deployment uses."""
+    redis: Any = request.getfixturevalue("redis_server")
+    kafka: Any = request.getfixturevalue("kafka_server")
+    zookeeper: Any = request.getfixturevalue("zookeeper_server")
+    return {
+        "redis": f"redis://{redis.host}:{redis.port}/{next(_databases) % 16}",
+        "kafka": f"{kafka.host}:{kafka.port}",
+        "zookeeper": f"{zookeeper.host}:{zookeeper.port}",
+    }
+
+
+@pytest.fixture(scope="module", params=["standalone", "cluster"])
+def deployment(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Deployment]:
+    """A running deployment, shared by the tests of a module."""
+    folder = tmp_path_factory.mktemp(request.param)
+    made = make_deployment(request, folder)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.close()
+
+
+def make_deployment(request: pytest.FixtureRequest, folder: Path) -> Deployment:
+    if request.param == "standalone":
+        return Standalone(folder)
+    return Cluster(folder, cluster_addresses(request))
+
+
+@pytest.fixture
+def sink() -> Iterator[Sink]:
+    made = Sink()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def topic(deployment: Deployment) -> str:
+    return deployment.new_topic()

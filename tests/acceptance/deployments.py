@@ -1,0 +1,258 @@
+"""soraka as real processes: standalone, and the roles apart on the real servers."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import requests
+
+import idl
+from soraka.rpc import RpcClient
+from tests.acceptance.sink import wait_until
+
+JsonObject = dict[str, Any]
+
+
+def free_port() -> int:
+    """A port that was free just now. Fixed, since a process that restarts must keep its own."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+class Process:
+    """One soraka process; can be killed and started again."""
+
+    def __init__(self, arguments: list[str], environ: Mapping[str, str], log: Path) -> None:
+        self.arguments = arguments
+        self._environ = {**os.environ, **environ}
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "soraka", *self.arguments],
+                env=self._environ,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def kill(self) -> None:
+        """SIGKILL, with the processes it has forked."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        return self._end(signal.SIGTERM)
+
+    def _end(self, number: signal.Signals) -> int:
+        if self._process is None:
+            return 0
+        with suppress(ProcessLookupError):
+            if number == signal.SIGKILL:
+                os.killpg(self._process.pid, number)
+            else:
+                self._process.send_signal(number)
+        try:
+            return self._process.wait(20)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait(5)
+            self._process = None
+
+    def output(self) -> str:
+        return self._log.read_text(errors="replace")
+
+
+class Deployment:
+    """What the tests talk to. `processes` by role name."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.http_port = free_port()
+        self.thrift_port = free_port()
+        self.processes: dict[str, Process] = {}
+        self._session = requests.Session()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.http_port}"
+
+    def start(self) -> None:
+        for process in self.processes.values():
+            process.start()
+        self.wait_ready()
+
+    def wait_ready(self, timeout_s: float = 40.0) -> None:
+        wait_until(self._ready, timeout_s, lambda: f"ready\n{self.output()}")
+
+    def _ready(self) -> bool:
+        try:
+            return requests.get(f"{self.url}/readyz", timeout=2).status_code == 200
+        except requests.RequestException:
+            return False
+
+    def close(self) -> None:
+        for process in self.processes.values():
+            with suppress(subprocess.TimeoutExpired):
+                process.kill()
+        self._session.close()
+
+    def output(self) -> str:
+        return "\n".join(
+            f"== {name}\n{process.output()[-3000:]}" for name, process in self.processes.items()
+        )
+
+    def new_topic(self) -> str:
+        raise NotImplementedError
+
+    def post(self, path: str, **given: Any) -> tuple[int, JsonObject]:
+        """Status and body of a POST."""
+        answer = self._session.post(f"{self.url}/sorakaq/msg/{path}", timeout=15, **given)
+        return answer.status_code, answer.json()
+
+    def submit(self, topic: str, url: str, **fields: Any) -> str:
+        """Submits, and returns the id."""
+        callback = {"request_type": "POST", "url": url, **fields.pop("callback", {})}
+        status, body = self.post(
+            "submit", json={"topic_name": topic, "callback": callback, **fields}
+        )
+        assert (status, body["ec"]) == (200, 200), body
+        return str(body["result"]["msgId"])
+
+    def call(self, method: str, **arguments: Any) -> Any:
+        """A call of the public Thrift service."""
+        client = RpcClient(
+            idl.soraka.Soraka, ("127.0.0.1", self.thrift_port), timeout_ms=10_000
+        )
+        try:
+            return client.call(method, **arguments)
+        finally:
+            client.close()
+
+    def state(self, msg_id: str) -> str:
+        """pending, succeeded, cancelled, dead; or absent."""
+        try:
+            info = self.call("get", msg_id=msg_id)
+        except idl.soraka.MessageNotFound:
+            return "absent"
+        return str(idl.soraka.MessageState._VALUES_TO_NAMES[info.state]).lower()
+
+    def wait_state(self, msg_id: str, state: str, timeout_s: float = 15.0) -> None:
+        wait_until(
+            lambda: self.state(msg_id) == state,
+            timeout_s,
+            lambda: f"{msg_id} is {state}, but {self.state(msg_id)}",
+        )
+
+
+class Standalone(Deployment):
+    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
+        super().__init__(folder)
+        self.processes["standalone"] = Process(
+            [
+                "standalone",
+                f"--data-dir={folder / 'data'}",
+                f"--receive-port={self.http_port}",
+                f"--thrift-port={self.thrift_port}",
+            ],
+            {
+                "SORAKA_CENTER_THRIFT_PORT": str(free_port()),
+                "SORAKA_WORKER_THRIFT_PORT": str(free_port()),
+                **(settings or {}),
+            },
+            folder / "standalone.log",
+        )
+
+    def new_topic(self) -> str:
+        return f"topic-{uuid.uuid4().hex[:12]}"
+
+
+class Cluster(Deployment):
+    """The roles as processes, on servers shared with other tests but with names of its own."""
+
+    def __init__(
+        self,
+        folder: Path,
+        servers: Mapping[str, str],
+        settings: Mapping[str, str] | None = None,
+        *,
+        workers: int = 2,
+        centers: int = 1,
+    ) -> None:
+        """`servers` are the addresses of kafka, redis (URL) and zookeeper."""
+        super().__init__(folder)
+        name = uuid.uuid4().hex[:8]
+        self._environ = {
+            "SORAKA_LOG_ADAPTER": "kafka",
+            "SORAKA_LOG_BOOTSTRAP": servers["kafka"],
+            "SORAKA_LOG_TOPIC_PREFIX": f"{name}.topic.",
+            "SORAKA_LOG_DEAD_LETTER_TOPIC": f"{name}.dead-letter",
+            "SORAKA_LOG_GROUP": f"{name}-center",
+            "SORAKA_STORE_ADAPTER": "redis",
+            "SORAKA_STORE_URL": servers["redis"],
+            "SORAKA_REGISTRY_ADAPTER": "zookeeper",
+            "SORAKA_REGISTRY_HOSTS": servers["zookeeper"],
+            "SORAKA_REGISTRY_ROOT": f"/{name}",
+            "SORAKA_RECEIVE_PORT": str(self.http_port),
+            "SORAKA_RECEIVE_THRIFT_PORT": str(self.thrift_port),
+            **(settings or {}),
+        }
+        self._add("receive", {})
+        for i in range(centers):
+            self._add("center", {"SORAKA_CENTER_THRIFT_PORT": str(free_port())}, i)
+        for i in range(workers):
+            self._add("worker", {"SORAKA_WORKER_THRIFT_PORT": str(free_port())}, i)
+
+    def _add(self, role: str, extra: Mapping[str, str], number: int = 0) -> None:
+        name = f"{role}{number}" if role != "receive" else role
+        self.processes[name] = Process(
+            [role], {**self._environ, **extra}, self.folder / f"{name}.log"
+        )
+
+    def new_topic(self) -> str:
+        """Made as an operator does."""
+        topic = f"topic-{uuid.uuid4().hex[:12]}"
+        self.soraka("topic", "add", topic)
+        wait_until(lambda: self._knows(topic), 10, lambda: f"receive knows {topic}")
+        return topic
+
+    def soraka(self, *arguments: str) -> str:
+        """Output of a soraka command that must succeed."""
+        done = subprocess.run(
+            [sys.executable, "-m", "soraka", *arguments],
+            env={**os.environ, **self._environ},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def _knows(self, topic: str) -> bool:
+        # a cancel of a bogus id tells whether the topic is known: 405, not 407
+        _, body = self.post("cancel", json={"topic_name": topic, "msg_id": str(uuid.uuid4())})
+        return int(body["ec"]) != 407
+
+
+def now_ms() -> int:
+    return int(time.time() * 1000)
+
+
