@@ -17,6 +17,7 @@ from thriftpy2.protocol import TCyBinaryProtocol
 from thriftpy2.thrift import TClient, TException, TProcessor
 from thriftpy2.transport import TCyMemoryBuffer
 
+from soraka import wire
 from soraka.errors import PeerUnavailable
 
 log = logging.getLogger(__name__)
@@ -124,9 +125,7 @@ class RpcServer:
             frame = _read_frame(sock, first, self._limit)
         answer = TCyMemoryBuffer()
         try:
-            self._processor.process(
-                TCyBinaryProtocol(TCyMemoryBuffer(frame)), TCyBinaryProtocol(answer)
-            )
+            self._processor.process(wire.reader(frame), TCyBinaryProtocol(answer))
         except OSError:
             raise
         except Exception as exc:  # the parser's errors on garbage are not documented
@@ -165,7 +164,7 @@ class RpcClient:
         client = _BufferClient(self._service, protocol)
         client.begin(method, arguments)
         answer = self._exchange(_frame(bytes(buffer.getvalue())))
-        reply = _BufferClient(self._service, TCyBinaryProtocol(TCyMemoryBuffer(answer)))
+        reply = _BufferClient(self._service, wire.reader(answer))
         return reply.finish(method)
 
     def close(self) -> None:

@@ -3,16 +3,18 @@
 The same bytes are the value in the log and the body in the store.
 """
 
+from io import BytesIO
 from typing import Any
 
 from thriftpy2.protocol import TCyBinaryProtocol
-from thriftpy2.transport import TCyMemoryBuffer
+from thriftpy2.transport import TCyBufferedTransport, TCyMemoryBuffer
 
 import idl
 from soraka.errors import DecodeError
 from soraka.message import Callback, Command, CommandKind, Message
 
 VERSION = b"\x01"
+MAX_NUMBER = 1 << 53
 _t = idl.record
 _METHODS = {idl.soraka.RequestType.GET: "GET", idl.soraka.RequestType.POST: "POST"}
 _METHOD_CODES = {name: code for code, name in _METHODS.items()}
@@ -36,7 +38,7 @@ def decode(data: bytes) -> Message | Command:
     if data[:1] != VERSION:
         raise DecodeError(f"unknown record version {data[:1]!r}", data)
     try:
-        struct = TCyBinaryProtocol(TCyMemoryBuffer(data[1:])).read_struct(_t.Record())
+        struct = reader(data[1:]).read_struct(_t.Record())
         if struct.message is not None and struct.command is None:
             return _message(struct.message)
         if struct.command is not None and struct.message is None:
@@ -44,6 +46,14 @@ def decode(data: bytes) -> Message | Command:
     except Exception as exc:  # what the parser raises on garbage is not documented
         raise DecodeError(f"not a record: {exc!r}", data) from exc
     raise DecodeError("neither a message nor a command", data)
+
+
+def reader(data: bytes) -> Any:
+    """A protocol that reads `data` and raises at its end.
+
+    Not TCyMemoryBuffer: that goes on past the end, with whatever lies in memory there.
+    """
+    return TCyBinaryProtocol(TCyBufferedTransport(BytesIO(data)))
 
 
 def decode_message(data: bytes) -> Message:
@@ -88,8 +98,8 @@ def _message(s: Any) -> Message:
         callback=callback_of(s.callback),
         retry_ms=tuple(s.retry_ms),
     )
-    _require(message, ("msg_id", "topic", "created_at", "due_at", "ttr_ms"))
-    _require(message.callback, ("url",))
+    _check(message, ("msg_id", "topic"), ("created_at", "due_at", "ttr_ms"))
+    _check(message.callback, ("url",), ())
     return message
 
 
@@ -111,12 +121,17 @@ def _command(s: Any) -> Command:
         kind=_KINDS[s.kind],
         add_ms=s.add_ms,
     )
-    _require(command, ("command_id", "msg_id", "topic", "add_ms"))
+    _check(command, ("command_id", "msg_id", "topic"), ("add_ms",))
     return command
 
 
-def _require(record: object, names: tuple[str, ...]) -> None:
-    # thriftpy2 leaves None where a required field is missing
-    for name in names:
-        if getattr(record, name) is None:
+def _check(record: object, texts: tuple[str, ...], numbers: tuple[str, ...]) -> None:
+    """Refuses what thriftpy2 lets through: missing required fields come as None. Numbers stay
+    below 2**53, where Redis still counts in whole milliseconds."""
+    for name in texts:
+        if not isinstance(getattr(record, name), str):
             raise ValueError(f"{name} is missing")
+    for name in numbers:
+        value = getattr(record, name)
+        if value is None or not 0 <= value < MAX_NUMBER:
+            raise ValueError(f"{name} = {value}: must be from 0 to {MAX_NUMBER - 1}")
