@@ -138,9 +138,7 @@ class Deployment:
 
     def call(self, method: str, **arguments: Any) -> Any:
         """A call of the public Thrift service."""
-        client = RpcClient(
-            idl.soraka.Soraka, ("127.0.0.1", self.thrift_port), timeout_ms=10_000
-        )
+        client = RpcClient(idl.soraka.Soraka, ("127.0.0.1", self.thrift_port), timeout_ms=10_000)
         try:
             return client.call(method, **arguments)
         finally:
@@ -254,5 +252,3 @@ class Cluster(Deployment):
 
 def now_ms() -> int:
     return int(time.time() * 1000)
-
-

@@ -40,9 +40,7 @@ def test_submit_cancel_get(generated: Any, deployment: Deployment, sink: Sink) -
         callback = types.Callback(
             request_type=types.RequestType.POST, url=sink.url("/apache"), params='{"a": 1}'
         )
-        soon = client.submit(
-            types.Submission(topic_name=topic, delay_time=200, callback=callback)
-        )
+        soon = client.submit(types.Submission(topic_name=topic, delay_time=200, callback=callback))
         later = client.submit(
             types.Submission(topic_name=topic, delay_time=60_000, callback=callback)
         )

@@ -1,0 +1,53 @@
+"""What the Kafka clients share: their errors, and opening them without leftovers."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from kafka.errors import (
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    UnknownTopicOrPartitionError,
+)
+from kafka.net.compat import KafkaNetClient
+
+from soraka.errors import BodyTooLarge, LogUnavailable, TopicNotFound
+
+RECONNECT_MAX_MS = 1000
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turns the driver's errors into ours."""
+    try:
+        yield
+    except UnknownTopicOrPartitionError as exc:
+        raise TopicNotFound(str(exc)) from exc
+    except (MessageSizeTooLargeError, RecordListTooLargeError) as exc:
+        raise BodyTooLarge("record", "larger than Kafka takes") from exc
+    except (KafkaError, OSError) as exc:
+        raise LogUnavailable(f"kafka: {exc!r}") from exc
+
+
+def opened(make: Callable[..., Any], **settings: Any) -> tuple[Any, Any]:
+    """A kafka-python client and its network client, which learns of all topics.
+
+    The constructors bootstrap: they block up to `bootstrap_timeout_ms`, and when they raise they
+    leave sockets and an I/O greenlet behind. Those are closed here.
+    """
+    made: list[Any] = []
+
+    def network(**config: Any) -> Any:
+        made.append(KafkaNetClient(**config))
+        # Asked for by name, an unknown topic would be asked for again ten times a second for ever.
+        made[0].cluster.need_all_topic_metadata = True
+        return made[0]
+
+    try:
+        client = make(kafka_client=network, reconnect_backoff_max_ms=RECONNECT_MAX_MS, **settings)
+    except BaseException:
+        for each in made:
+            each.close()
+        raise
+    return client, made[0]

@@ -1,0 +1,118 @@
+"""The Log on Kafka: one Kafka topic, with a prefix, for each topic of ours."""
+
+from collections.abc import Sequence
+
+import gevent
+from kafka.admin import KafkaAdminClient
+from kafka.errors import TopicAlreadyExistsError
+
+from soraka.adapters.kafka_client import opened, translated
+from soraka.adapters.kafka_consumer import KafkaLogConsumer
+from soraka.adapters.kafka_producer import DurableProducer
+from soraka.errors import LogUnavailable, TopicNotFound
+from soraka.ports import Consumer, Record
+
+CHECK_S = 2.0
+SEEN_EVERY_S = 0.05
+
+
+class KafkaLog:
+    """Connects at the first use. Must live in a process that gevent has patched.
+
+    `bootstrap` is host:port, comma-separated. `partitions` and `replication` hold for topics made
+    from now on; changing the partitions of a topic by other means breaks the order of keys.
+    """
+
+    def __init__(
+        self,
+        *,
+        bootstrap: str,
+        topic_prefix: str,
+        dead_letter_topic: str,
+        partitions: int,
+        replication: int,
+        append_timeout_ms: int,
+        max_inflight_bytes: int,
+        metadata_max_age_ms: int = 1000,
+        client_id: str = "soraka",
+    ) -> None:
+        if dead_letter_topic.startswith(topic_prefix):
+            raise ValueError("dead_letter_topic starts with topic_prefix: it would be consumed")
+        self._bootstrap = bootstrap
+        self._prefix = topic_prefix
+        self._dead_letter_topic = dead_letter_topic
+        self._partitions = partitions
+        self._replication = replication
+        self._timeout_ms = append_timeout_ms
+        self._metadata_max_age_ms = metadata_max_age_ms
+        self._client_id = client_id
+        self._producer = DurableProducer(
+            bootstrap=bootstrap,
+            timeout_ms=append_timeout_ms,
+            max_inflight_bytes=max_inflight_bytes,
+            client_id=client_id,
+        )
+
+    def create_topic(self, topic: str) -> None:
+        self._create(self._prefix + topic)
+
+    def append(self, topic: str, records: Sequence[Record]) -> None:
+        if records:
+            self._producer.append(self._prefix + topic, records)
+
+    def append_dead_letter(self, records: Sequence[Record]) -> None:
+        if not records:
+            return
+        try:
+            self._producer.append(self._dead_letter_topic, records)
+        except TopicNotFound:
+            self._create(self._dead_letter_topic)
+            self._producer.append(self._dead_letter_topic, records)
+
+    def consumer(self, group: str) -> Consumer:
+        return KafkaLogConsumer(
+            bootstrap=self._bootstrap,
+            group=group,
+            topic_prefix=self._prefix,
+            metadata_max_age_ms=self._metadata_max_age_ms,
+            timeout_ms=self._timeout_ms,
+            client_id=self._client_id,
+        )
+
+    def check(self) -> None:
+        self._producer.check(min(CHECK_S, self._timeout_ms / 1000))
+
+    def close(self) -> None:
+        self._producer.close()
+
+    def _create(self, name: str) -> None:
+        """Returns when the topic exists and our producer sees it."""
+        if self._producer.has(name):
+            return
+        limit_s = 2 * self._timeout_ms / 1000
+        with gevent.Timeout(limit_s, LogUnavailable(f"kafka: {name} was not created in time")):
+            self._ask_for(name)
+            while not self._producer.has(name):
+                gevent.sleep(SEEN_EVERY_S)
+
+    def _ask_for(self, name: str) -> None:
+        settings = {
+            "num_partitions": self._partitions,
+            "replication_factor": self._replication,
+            # An acknowledgement of the leader alone would not outlive it.
+            "configs": {"min.insync.replicas": str(max(1, self._replication - 1))},
+        }
+        with translated():
+            admin, _ = opened(
+                KafkaAdminClient,
+                bootstrap_servers=self._bootstrap.split(","),
+                client_id=self._client_id,
+                bootstrap_timeout_ms=self._timeout_ms,
+                request_timeout_ms=self._timeout_ms,
+            )
+            try:
+                admin.create_topics({name: settings})
+            except TopicAlreadyExistsError:
+                pass
+            finally:
+                admin.close()

@@ -1,0 +1,54 @@
+-- ARGV: clock, partition, previous, last, retention, then six for each entry:
+--   'message', position, id, owner, due, record
+--   kind of command, position, message id, command id, add_ms, topic
+-- Returns {1, position} when applied, {0, position} for a gap.
+-- Alone without allow-oom: a full Redis takes no new messages, but those it has go out.
+local partition, previous, last, retention = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
+local now = clock()
+local standing = tonumber(redis.call('HGET', PREFIX .. 'hw', partition) or -1)
+if standing < previous then return {0, standing} end
+
+local owners, scheduled = {}, 0
+
+local function fold_early(id)
+  local key = PREFIX .. 'e:' .. id
+  local waiting = redis.call('LRANGE', key, 0, -1)
+  if #waiting == 0 then return end
+  local r = load(id)
+  unfold(r)
+  for _, packed in ipairs(waiting) do apply(r, cmsgpack.unpack(packed), now, retention) end
+  redis.call('DEL', key)
+end
+
+local function insert(id, owner, due, record)
+  if not redis.call('SET', PREFIX .. 'm:' .. id, record, 'NX') then return end
+  redis.call('ZADD', PREFIX .. 'o:' .. owner, due, id)
+  if not owners[owner] then
+    redis.call('SADD', PREFIX .. 'ow', owner)
+    owners[owner] = true
+  end
+  scheduled = scheduled + 1
+  fold_early(id)
+end
+
+for i = 6, #ARGV, 6 do
+  local what, position, id = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2]
+  if position > standing then
+    if what == 'message' then
+      insert(id, ARGV[i + 3], ARGV[i + 4], ARGV[i + 5])
+    else
+      local r = load(id)
+      if r then
+        unfold(r)
+        apply(r, {ARGV[i + 3], what, ARGV[i + 4], ARGV[i + 5]}, now, retention)
+      end
+    end
+  end
+end
+
+count('scheduled', scheduled)
+if tonumber(last) > standing then
+  redis.call('HSET', PREFIX .. 'hw', partition, ARGV[4])
+  standing = last
+end
+return {1, standing}

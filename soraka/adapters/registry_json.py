@@ -1,0 +1,114 @@
+"""Topics and instances as JSON, the same in a znode and in a file.
+
+Unknown fields are ignored and missing ones get their default, so that two versions of soraka can
+read each other's.
+"""
+
+import json
+from typing import Any, TypeVar
+
+from soraka.errors import DecodeError, InvalidParams, UnknownService
+from soraka.message import DEFAULT_RETRY_MS, Instance, Topic
+
+T = TypeVar("T")
+SERVICES = ("receive", "admin", "center", "worker")
+
+
+def check_service(service: str) -> None:
+    """Raises UnknownService."""
+    if service not in SERVICES:
+        raise UnknownService("service_name", f"must be one of {', '.join(SERVICES)}")
+
+
+def check_segment(field: str, name: str) -> None:
+    """Raises InvalidParams when `name` cannot be one segment of a path."""
+    if not name or "/" in name or "\0" in name or name in (".", ".."):
+        raise InvalidParams(field, f"{name!r} cannot be a name in the registry")
+
+
+def encode_topic(topic: Topic) -> bytes:
+    """All but the name, which is the key under which it is kept."""
+    return _dump(
+        {
+            "business": topic.business,
+            "worker_num": topic.worker_num,
+            "workers": topic.workers,
+            "balance": topic.balance,
+            "retry_ms": topic.retry_ms,
+            "created_at": topic.created_at,
+        }
+    )
+
+
+def decode_topic(name: str, data: bytes) -> Topic:
+    """Raises DecodeError."""
+    fields = _Fields(data)
+    return Topic(
+        name=name,
+        business=fields.text("business"),
+        worker_num=fields.number("worker_num"),
+        workers=fields.many("workers", str, ()),
+        balance=fields.text("balance", "round_robin"),
+        retry_ms=fields.many("retry_ms", int, DEFAULT_RETRY_MS),
+        created_at=fields.number("created_at"),
+    )
+
+
+def encode_instance(instance: Instance) -> bytes:
+    """All but the service and the address, which are the key."""
+    return _dump(
+        {
+            "incarnation": instance.incarnation,
+            "started_at": instance.started_at,
+            "version": instance.version,
+        }
+    )
+
+
+def decode_instance(service: str, address: str, data: bytes) -> Instance:
+    """Raises DecodeError, also when there is no incarnation."""
+    fields = _Fields(data)
+    incarnation = fields.text("incarnation")
+    if not incarnation:
+        raise DecodeError("incarnation is missing", data)
+    return Instance(
+        service=service,
+        address=address,
+        incarnation=incarnation,
+        started_at=fields.number("started_at"),
+        version=fields.text("version"),
+    )
+
+
+class _Fields:
+    """A JSON object, each field of the type asked for."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        try:
+            loaded: Any = json.loads(data)
+        except (ValueError, RecursionError) as exc:
+            raise DecodeError(f"not JSON: {exc}", data) from exc
+        if not isinstance(loaded, dict):
+            raise DecodeError("not a JSON object", data)
+        self._loaded: dict[str, Any] = loaded
+
+    def text(self, name: str, default: str = "") -> str:
+        return self._checked(name, self._loaded.get(name, default), str)
+
+    def number(self, name: str) -> int:
+        return self._checked(name, self._loaded.get(name, 0), int)
+
+    def many(self, name: str, kind: type[T], default: tuple[T, ...]) -> tuple[T, ...]:
+        values = self._checked(name, self._loaded.get(name, list(default)), list)
+        return tuple(self._checked(name, value, kind) for value in values)
+
+    def _checked(self, name: str, value: Any, kind: type[T]) -> T:
+        # bool is an int to Python, not to us
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise DecodeError(f"{name} is not {kind.__name__}", self._data)
+        return value
+
+
+def _dump(fields: dict[str, Any]) -> bytes:
+    return json.dumps(fields, sort_keys=True).encode()

@@ -1,0 +1,89 @@
+"""A session with ZooKeeper that is renewed for ever, and the edge at which kazoo's errors stop."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import gevent
+from kazoo.client import KazooClient
+from kazoo.exceptions import KazooException
+from kazoo.handlers.gevent import SequentialGeventHandler
+from kazoo.protocol.states import KazooState
+from kazoo.retry import KazooRetry
+
+from soraka.errors import RegistryUnavailable
+
+log = logging.getLogger(__name__)
+
+RECONNECT_MAX_S = 2.0
+"""kazoo's own limit is an hour: after a long outage a process would stay unannounced."""
+
+
+class ZookeeperClient:
+    """`kazoo` is the client itself; every use of it stands inside `with calls()`."""
+
+    def __init__(self, hosts: str, session_timeout_s: float, timeout_s: float) -> None:
+        self._hosts = hosts
+        self._timeout_s = timeout_s
+        self.kazoo = KazooClient(
+            hosts=hosts,
+            timeout=session_timeout_s,
+            handler=SequentialGeventHandler(),
+            connection_retry=KazooRetry(
+                max_tries=-1, delay=0.1, max_delay=RECONNECT_MAX_S, sleep_func=gevent.sleep
+            ),
+        )
+
+    def connect(self, connected: Callable[[], None]) -> None:
+        """Waits for the first connection, up to the timeout; then `calls` raises.
+
+        `connected` is called at each connection, on a greenlet that must not block.
+        """
+
+        def listener(state: str) -> None:
+            # On the connection's own greenlet: a call to ZooKeeper here would wait for itself.
+            log.info("registry.connection", extra={"state": str(state)})
+            if state == KazooState.CONNECTED:
+                connected()
+
+        self.kazoo.add_listener(listener)
+        self.kazoo.start_async().wait(self._timeout_s)
+
+    @property
+    def connected(self) -> bool:
+        return bool(self.kazoo.connected)
+
+    def session(self) -> int:
+        """The id of the present session; -1, which no node has, while there is none."""
+        present = self.kazoo.client_id
+        return present[0] if present else -1
+
+    @contextmanager
+    def calls(self) -> Iterator[None]:
+        """No longer than the timeout, and RegistryUnavailable for all of kazoo's errors.
+
+        Refuses at once while there is no connection: kazoo would queue the call and carry it
+        out much later.
+        """
+        if not self.connected:
+            raise RegistryUnavailable(f"not connected to ZooKeeper at {self._hosts}")
+        late = RegistryUnavailable(
+            f"ZooKeeper at {self._hosts} did not answer within {self._timeout_s:g} s"
+        )
+        try:
+            with gevent.Timeout(self._timeout_s, late):
+                yield
+        except KazooException as exc:
+            raise RegistryUnavailable(f"ZooKeeper at {self._hosts}: {exc!r}") from exc
+
+    def close(self) -> None:
+        """Ends the session, which takes its ephemeral nodes away.
+
+        When ZooKeeper is not there to be told, they go at the session timeout.
+        """
+        gevent.with_timeout(self._timeout_s, self._stop, timeout_value=None)
+
+    def _stop(self) -> None:
+        with suppress(KazooException):
+            self.kazoo.stop()
+            self.kazoo.close()

@@ -1,0 +1,271 @@
+"""The registry in ZooKeeper: ephemeral nodes for instances and locks, lasting ones for topics.
+
+One greenlet, the keeper, compares what this process wants to be there with what is there, and
+mends it: at once when a watch fires, a register or a reconnect asks for it, and every
+`TICK_S` anyway. So a lost session, a node deleted by hand and a restarted server are one case.
+
+Of several processes that announce one address, those of one incarnation (siblings behind one
+socket) share the node: one has it, and when it goes another puts it there again.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import gevent
+from gevent.event import Event
+from kazoo.exceptions import BadVersionError, NodeExistsError, NoNodeError
+
+from soraka.adapters.coalesce import Coalesced
+from soraka.adapters.registry_json import (
+    SERVICES,
+    check_segment,
+    check_service,
+    decode_instance,
+    decode_topic,
+    encode_instance,
+    encode_topic,
+)
+from soraka.adapters.zookeeper_client import ZookeeperClient
+from soraka.adapters.zookeeper_locks import Locks
+from soraka.adapters.zookeeper_tree import Node, Tree
+from soraka.errors import DecodeError, RegistryUnavailable
+from soraka.message import Instance, Topic
+
+log = logging.getLogger(__name__)
+
+TICK_S = 1.5
+
+
+class ZookeeperRegistry:
+    """`hosts` is host:port,... ; `timeout_ms` limits each wait for ZooKeeper.
+
+    The constructor waits for a first full copy and raises RegistryUnavailable without one. From
+    then on outages are logged and outlived, with the copy as it was. `register` and `unregister`
+    never raise for an outage: they note what is wanted, and return when it is so or after
+    `timeout_ms`. `live` and `topics` return snapshots: never changed, only replaced.
+    """
+
+    def __init__(
+        self,
+        *,
+        hosts: str,
+        root: str = "/soraka",
+        session_timeout_ms: int = 6000,
+        timeout_ms: int = 3000,
+    ) -> None:
+        self._wanted: dict[tuple[str, str], Instance] = {}
+        self._new: set[tuple[str, str]] = set()
+        self._live: dict[str, dict[str, Instance]] = {}
+        self._topics: dict[str, Topic] = {}
+        self._watchers: list[Coalesced] = []
+        self._wake = Event()
+        self._waiting: list[Event] = []
+        self._closed = False
+        self._timeout_s = timeout_ms / 1000
+        self._client = ZookeeperClient(hosts, session_timeout_ms / 1000, self._timeout_s)
+        self._locks = Locks(self._client)
+        self._tree = Tree(
+            self._client,
+            root.rstrip("/"),
+            (*SERVICES, "topic"),
+            decode=_decode,
+            stale=self._wake.set,
+        )
+        self._keeper: gevent.Greenlet[..., None] | None = None
+        try:
+            self._client.connect(self._on_connected)
+            self._refresh()
+        except BaseException:
+            self.close()
+            raise
+        self._keeper = gevent.spawn(self._keep)
+
+    # ------------------------------------------------------------------- the port
+
+    def register(self, instance: Instance) -> None:
+        check_service(instance.service)
+        check_segment("instance", instance.address)
+        key = instance.service, instance.address
+        if self._closed:
+            raise RegistryUnavailable("the registry is closed")
+        self._wanted[key] = instance
+        self._new.add(key)
+        if not self._turned():
+            log.warning("registry.register_pending", extra={"instance": instance.address})
+
+    def unregister(self, instance: Instance) -> None:
+        key = instance.service, instance.address
+        wanted = self._wanted.get(key)
+        if wanted is None or wanted.incarnation != instance.incarnation:
+            return
+        del self._wanted[key]
+        self._new.discard(key)
+        if not self._turned():
+            log.warning("registry.unregister_pending", extra={"instance": instance.address})
+
+    def live(self, service: str) -> dict[str, Instance]:
+        return self._live.get(service, {})
+
+    def topics(self) -> dict[str, Topic]:
+        return self._topics
+
+    def put_topic(self, topic: Topic, *, create: bool) -> bool:
+        check_segment("topic_name", topic.name)
+        path, data = self._tree.path("topic", topic.name), encode_topic(topic)
+        done = True
+        with self._client.calls():
+            try:
+                if create:
+                    self._client.kazoo.create(path, data, makepath=True)
+                else:
+                    self._client.kazoo.set(path, data)
+            except (NodeExistsError, NoNodeError):
+                done = False
+        self._tree.invalidate("topic", topic.name)
+        if not self._turned():
+            raise RegistryUnavailable(f"{topic.name} could not be read back")
+        return done
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        self._watchers.append(Coalesced(changed))
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[bool]:
+        check_segment("lock", name)
+        path = self._tree.path("lock", name)
+        had = self._locks.take(path)
+        try:
+            yield had
+        finally:
+            if had:
+                self._locks.release(path)
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self._keeper is not None:
+            self._keeper.kill()
+        self._live = {}
+        self._client.close()
+
+    # ----------------------------------------------------------------- the keeper
+
+    def _keep(self) -> None:
+        while True:
+            if not self._wake.wait(TICK_S):
+                for service, address in self._wanted:
+                    self._tree.invalidate(service, address)
+            self._wake.clear()
+            if not self._client.connected:
+                continue
+            try:
+                self._turn()
+            except RegistryUnavailable as exc:
+                log.warning("registry.unavailable", extra={"reason": str(exc)})
+            except Exception:  # if this greenlet ends, nobody announces us again
+                log.exception("registry.failed")
+
+    def _on_connected(self) -> None:
+        self._tree.invalidate_all()
+        self._wake.set()
+
+    def _turn(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        try:
+            self._refresh()
+            if self._mend():
+                self._refresh()
+        except BaseException:
+            self._waiting += waiting
+            raise
+        for done in waiting:
+            done.set()
+
+    def _turned(self) -> bool:
+        """Waits for a whole turn of the keeper, from now on; False when there was none in time."""
+        done = Event()
+        self._waiting.append(done)
+        self._wake.set()
+        return bool(done.wait(self._timeout_s))
+
+    def _refresh(self) -> None:
+        changed = self._tree.refresh()
+        for directory in changed:
+            nodes = self._tree.nodes(directory).items()
+            values = {name: node.value for name, node in nodes if node.value is not None}
+            if directory == "topic":
+                self._topics = values
+            else:
+                self._live[directory] = values
+        if changed:
+            for watcher in self._watchers:
+                watcher.ask()
+
+    def _mend(self) -> bool:
+        """Makes ZooKeeper say what is wanted. True when something is to be read again."""
+        self._locks.mend()
+        withdrawn = [self._withdraw(*place) for place in self._strays()]
+        announced = [self._announce(instance) for instance in list(self._wanted.values())]
+        return any((*withdrawn, *announced))
+
+    def _strays(self) -> list[tuple[str, str]]:
+        """Nodes of this session that nobody wants: unregistered, or made after we gave up."""
+        session = self._client.session()
+        return [
+            (service, address)
+            for service in SERVICES
+            for address, node in self._tree.nodes(service).items()
+            if node.session == session and (service, address) not in self._wanted
+        ]
+
+    def _withdraw(self, service: str, address: str) -> bool:
+        self._tree.invalidate(service, address)
+        with self._client.calls(), suppress(NoNodeError):
+            self._client.kazoo.delete(self._tree.path(service, address))
+        return True
+
+    def _announce(self, instance: Instance) -> bool:
+        key = instance.service, instance.address
+        node = self._tree.nodes(instance.service).get(instance.address)
+        if node is not None and not self._replaceable(node, instance, key in self._new):
+            self._new.discard(key)
+            return False
+        self._tree.invalidate(*key)
+        path = self._tree.path(*key)
+        # Whoever comes in between is looked at in the next turn.
+        with self._client.calls(), suppress(NoNodeError, NodeExistsError, BadVersionError):
+            if node is not None:
+                log.info("registry.replaced", extra={"instance": instance.address})
+                self._client.kazoo.delete(path, version=node.version)
+            self._client.kazoo.create(
+                path, encode_instance(instance), ephemeral=True, makepath=True
+            )
+            self._new.discard(key)
+        return True
+
+    def _replaceable(self, node: Node, instance: Instance, new: bool) -> bool:
+        """Whether `instance` may take this node's place.
+
+        One that just starts may always. Later only from an older one: two processes that both
+        believe in their address must not replace each other for ever.
+        """
+        found: Instance | None = node.value
+        if found is None:
+            return True
+        if found.incarnation == instance.incarnation:
+            return False
+        return (
+            new or node.session == self._client.session() or found.started_at < instance.started_at
+        )
+
+
+def _decode(directory: str, name: str, data: bytes) -> Instance | Topic | None:
+    try:
+        if directory == "topic":
+            return decode_topic(name, data)
+        return decode_instance(directory, name, data)
+    except DecodeError as exc:
+        log.error("registry.malformed", extra={"node": f"{directory}/{name}", "reason": str(exc)})
+        return None
