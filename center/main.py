@@ -46,7 +46,7 @@ class Center:
         self._server = RpcServer(
             idl.center.Center,
             Handler(self._reconcile),
-            (config.center.host, config.center.thrift_port),
+            process.listen(config.center.host, config.center.thrift_port),
         )
         self._changed = Event()
         self._stopping = Event()

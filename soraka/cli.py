@@ -78,7 +78,7 @@ def standalone(
     not by kill -9.
     """
     inner = {"host": host, "thrift_port": 0 if thrift_port == 0 else None}
-    sections = {
+    sections: dict[str, dict[str, Any]] = {
         "log": {"path": data_dir and str(data_dir / "log.db")},
         "store": {"path": data_dir and str(data_dir / "store.db")},
         "registry": {"path": data_dir and str(data_dir / "topics.json")},

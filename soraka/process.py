@@ -7,6 +7,7 @@ then stops; the process ends with 0. A second signal ends it at once.
 import json
 import logging
 import signal
+import socket
 import sys
 import time
 import uuid
@@ -97,6 +98,17 @@ def configure_logging(config: ProcessConfig) -> None:
         logging.getLogger(chatty).setLevel(logging.ERROR)
 
 
+def listen(host: str, port: int) -> socket.socket:
+    """A listening TCP socket. Raises OSError when the port is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((host, port))
+    sock.listen(2048)
+    sock.setblocking(False)
+    return sock
+
+
 def new_instance(service: str, host: str, port: int) -> Instance:
     """How this process announces itself; a new incarnation each time."""
     return Instance(
@@ -146,10 +158,13 @@ def loop(turn: Step, *, stopping: Event, turned: Step, pause: Step) -> None:
             pause()
 
 
-def unreachable(store: StoreReader, journal: Log) -> list[str]:
+def unreachable(store: StoreReader, journal: Log | None = None) -> list[str]:
     """Names of the ports that do not answer now."""
+    checks: list[tuple[str, Step]] = [("store", store.now_ms)]
+    if journal is not None:
+        checks.append(("log", journal.check))
     down = []
-    for name, check in (("log", journal.check), ("store", store.now_ms)):
+    for name, check in checks:
         try:
             check()
         except Unavailable:

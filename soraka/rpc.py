@@ -58,13 +58,13 @@ def _frame(payload: bytes) -> bytes:
 
 
 class RpcServer:
-    """Serves one Thrift service. `listener` is (host, port) or a listening socket."""
+    """Serves one Thrift service on a listening socket."""
 
     def __init__(
         self,
         service: Any,
         handler: object,
-        listener: tuple[str, int] | socket.socket,
+        listener: socket.socket,
         *,
         max_frame_bytes: int = 8 << 20,
         read_timeout_ms: int = 10_000,
@@ -77,17 +77,15 @@ class RpcServer:
         self._idle_timeout_s = idle_timeout_ms / 1000
         self._idle: set[socket.socket] = set()
         self._stopping = False
-        self._server = StreamServer(
-            listener, self._serve_connection, spawn=Pool(max_connections), backlog=1024
-        )
+        self._server = StreamServer(listener, self._serve_connection, spawn=Pool(max_connections))
 
     def start(self) -> None:
-        """Listens, in the background. Raises OSError when the port is taken."""
+        """Begins to serve, in the background."""
         self._server.start()
 
     @property
     def port(self) -> int:
-        return int(self._server.server_port)
+        return int(self._server.server_port or 0)
 
     def stop(self, limit_s: float) -> None:
         """Takes no new connection, closes idle ones, waits for calls under way. Repeatable."""
@@ -114,11 +112,9 @@ class RpcServer:
         """The first byte of the next call; empty when the peer is done or idle too long."""
         self._idle.add(sock)
         try:
-            with gevent.Timeout(self._idle_timeout_s, False):
-                return sock.recv(1)
+            return gevent.with_timeout(self._idle_timeout_s, sock.recv, 1, timeout_value=b"")
         finally:
             self._idle.discard(sock)
-        return b""
 
     def _serve_call(self, sock: socket.socket, first: bytes) -> None:
         with gevent.Timeout(self._read_timeout_s):
@@ -198,7 +194,7 @@ class RpcClient:
         return answer
 
 
-class _BufferClient(TClient):  # type: ignore[misc]
+class _BufferClient(TClient):
     """thriftpy2's client, with sending and receiving apart."""
 
     def __init__(self, service: Any, protocol: Any) -> None:

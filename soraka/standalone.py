@@ -25,7 +25,7 @@ class Receive:
         config = parts.config.receive
         self._config = config
         self._registry = parts.registry
-        self._service = Service(parts, metrics, (config.host, config.thrift_port))
+        self._service = Service(parts, metrics, process.listen(config.host, config.thrift_port))
         self._http = WSGIServer(
             (config.host, config.port),
             self._service.app,
@@ -42,7 +42,7 @@ class Receive:
 
     @property
     def port(self) -> int:
-        return int(self._http.server_port)
+        return int(self._http.server_port or 0)
 
     @property
     def thrift_port(self) -> int:

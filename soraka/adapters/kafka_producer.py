@@ -62,7 +62,7 @@ class DurableProducer:
         self._producer: Any = None
         self._network: Any = None
         self._connecting: gevent.Greenlet[..., None] | None = None
-        self._last_ack = 0.0
+        self._failing_since: float | None = None
         self._closed = False
 
     def append(self, topic: str, records: Sequence[Record]) -> None:
@@ -75,7 +75,7 @@ class DurableProducer:
             with translated():
                 self._send(topic, records, futures, deadline)
                 _wait_all(futures, deadline)
-            self._last_ack = time.monotonic()
+            self._failing_since = None
         except LogUnavailable as exc:
             self._replace_when_dead(exc)
             raise
@@ -176,16 +176,19 @@ class DurableProducer:
         try:
             with translated():
                 self._producer, self._network = opened(KafkaProducer, **self._settings)
-            self._last_ack = time.monotonic()
         except LogUnavailable as exc:
             log.warning("kafka.unreachable", extra={"reason": str(exc)})
         finally:
             self._connecting = None
 
     def _replace_when_dead(self, reason: LogUnavailable) -> None:
-        silent_s = time.monotonic() - self._last_ack
-        if self._producer is None or self._closed or silent_s < self._dead_after_s:
+        now = time.monotonic()
+        self._failing_since = self._failing_since or now
+        if self._producer is None or self._closed:
             return
+        if now - self._failing_since < self._dead_after_s:
+            return
+        self._failing_since = None
         log.warning("kafka.producer_replaced", extra={"reason": str(reason)})
         producer, self._producer = self._producer, None
         gevent.spawn(_close, producer, 0.0)

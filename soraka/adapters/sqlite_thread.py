@@ -7,7 +7,7 @@ while one transaction is written goes together into the next: one fsync for all 
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import gevent
 from gevent.event import AsyncResult
@@ -43,9 +43,7 @@ class SqliteThread:
         self._flusher: gevent.Greenlet[..., None] | None = None
         self._closed = False
         self._pool = ThreadPool(1)
-        self._connection: sqlite3.Connection = self._pool.apply(
-            _open, (path, schema, synchronous)
-        )
+        self._connection: sqlite3.Connection = self._pool.apply(_open, (path, schema, synchronous))
 
     def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Runs `work` inside a transaction; returns its result once that is committed.
@@ -61,7 +59,7 @@ class SqliteThread:
         if self._flusher is None:
             self._flusher = gevent.spawn(self._flush)
         try:
-            return result.get(timeout=self._timeout_s)
+            return cast(T, result.get(timeout=self._timeout_s))
         except gevent.Timeout as exc:
             raise self._unavailable("the database did not answer in time") from exc
         except sqlite3.OperationalError as exc:
@@ -116,6 +114,7 @@ def _transaction(
 
 def _savepoint(connection: sqlite3.Connection, work: Work) -> tuple[Any, Exception | None]:
     connection.execute("SAVEPOINT work")
+    answer: tuple[Any, Exception | None]
     try:
         answer = (work(connection), None)
     except Exception as exc:  # handed to the caller that asked for it

@@ -1,6 +1,7 @@
 """A session with ZooKeeper that is renewed for ever, and the edge at which kazoo's errors stop."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -15,6 +16,8 @@ from soraka.errors import RegistryUnavailable
 
 log = logging.getLogger(__name__)
 
+RENEW_AFTER = 3
+"""In session timeouts without a connection: by then the server has given the session up."""
 RECONNECT_MAX_S = 2.0
 """kazoo's own limit is an hour: after a long outage a process would stay unannounced."""
 
@@ -25,6 +28,8 @@ class ZookeeperClient:
     def __init__(self, hosts: str, session_timeout_s: float, timeout_s: float) -> None:
         self._hosts = hosts
         self._timeout_s = timeout_s
+        self._renew_after_s = RENEW_AFTER * session_timeout_s
+        self._lost_at: float | None = None
         self.kazoo = KazooClient(
             hosts=hosts,
             timeout=session_timeout_s,
@@ -44,7 +49,10 @@ class ZookeeperClient:
             # On the connection's own greenlet: a call to ZooKeeper here would wait for itself.
             log.info("registry.connection", extra={"state": str(state)})
             if state == KazooState.CONNECTED:
+                self._lost_at = None
                 connected()
+            elif self._lost_at is None:
+                self._lost_at = time.monotonic()
 
         self.kazoo.add_listener(listener)
         self.kazoo.start_async().wait(self._timeout_s)
@@ -57,6 +65,19 @@ class ZookeeperClient:
         """The id of the present session; -1, which no node has, while there is none."""
         present = self.kazoo.client_id
         return present[0] if present else -1
+
+    def renew(self) -> None:
+        """Begins a new session when the old one has long been out of reach; else does nothing.
+
+        A ZooKeeper that lost data (its disk, or a restore) refuses for ever a client that has
+        seen more than it knows of. Only a new session forgets what it has seen.
+        """
+        now = time.monotonic()
+        if self._lost_at is None or now - self._lost_at < self._renew_after_s:
+            return
+        self._lost_at = now
+        log.warning("registry.session_renewed")
+        gevent.with_timeout(self._timeout_s, self._restart, timeout_value=None)
 
     @contextmanager
     def calls(self) -> Iterator[None]:
@@ -82,6 +103,11 @@ class ZookeeperClient:
         When ZooKeeper is not there to be told, they go at the session timeout.
         """
         gevent.with_timeout(self._timeout_s, self._stop, timeout_value=None)
+
+    def _restart(self) -> None:
+        with suppress(KazooException):
+            self.kazoo.stop()
+            self.kazoo.start_async()
 
     def _stop(self) -> None:
         with suppress(KazooException):

@@ -159,6 +159,7 @@ class ZookeeperRegistry:
                     self._tree.invalidate(service, address)
             self._wake.clear()
             if not self._client.connected:
+                self._client.renew()
                 continue
             try:
                 self._turn()

@@ -52,6 +52,11 @@ def sink() -> Iterator[Sink]:
     made.close()
 
 
-@pytest.fixture
-def topic(deployment: Deployment) -> str:
-    return deployment.new_topic()
+@pytest.fixture(scope="module")
+def topic(deployment: Deployment) -> Iterator[str]:
+    """A topic that center reads by now: on Kafka that takes a moment for a new one."""
+    made = deployment.new_topic()
+    sink = Sink()
+    sink.wait(deployment.submit(made, sink.url("/first"), delay_time=0))
+    yield made
+    sink.close()

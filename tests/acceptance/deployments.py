@@ -52,6 +52,11 @@ class Process:
                 start_new_session=True,
             )
 
+    @property
+    def has_ended(self) -> bool:
+        """By itself."""
+        return self._process is not None and self._process.poll() is not None
+
     def kill(self) -> None:
         """SIGKILL, with the processes it has forked."""
         self._end(signal.SIGKILL)
@@ -103,6 +108,8 @@ class Deployment:
         wait_until(self._ready, timeout_s, lambda: f"ready\n{self.output()}")
 
     def _ready(self) -> bool:
+        ended = [name for name, process in self.processes.items() if process.has_ended]
+        assert not ended, f"{ended} ended\n{self.output()}"
         try:
             return requests.get(f"{self.url}/readyz", timeout=2).status_code == 200
         except requests.RequestException:

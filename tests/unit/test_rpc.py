@@ -12,6 +12,7 @@ import pytest
 
 import idl
 from soraka.errors import PeerUnavailable
+from soraka.process import listen
 from soraka.rpc import RpcClient, RpcServer
 
 
@@ -39,7 +40,7 @@ def server(handler: Handler) -> Iterator[RpcServer]:
     made = RpcServer(
         idl.worker.Worker,
         handler,
-        ("127.0.0.1", 0),
+        listen("127.0.0.1", 0),
         max_frame_bytes=10_000,
         read_timeout_ms=300,
         idle_timeout_ms=600,

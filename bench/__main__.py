@@ -1,0 +1,184 @@
+"""`python -m bench submit|e2e|pending|peer|all --on standalone|servers`. See README.md."""
+
+import argparse
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from bench import report
+from bench.numbers import calibration
+from bench.processes import Guard
+from bench.programs import Program, end_to_end, pending, submits
+from bench.systems import Scale, running
+from bench.targets import (
+    SinkProcess,
+    SorakaTarget,
+    Target,
+    celery_running,
+    sink_running,
+    versions,
+)
+
+BURST_LEAD_MS = 10_000
+
+
+class Run:
+    """One call of the command: options in, rows out."""
+
+    def __init__(self, options: argparse.Namespace, guard: Guard, sink: SinkProcess) -> None:
+        self._options = options
+        self._guard = guard
+        self._sink = sink
+        self._rows: list[dict[str, Any]] = []
+        self._calibrations: list[dict[str, float]] = []
+
+    def submit(self) -> None:
+        options = self._options
+        with self._soraka() as target:
+            for protocol, batch, connections in (
+                ("http", 1, options.connections * 8),
+                ("http", options.batch, options.connections),
+                ("thrift", 1, options.connections * 8),
+                ("thrift", options.batch, options.connections),
+            ):
+                row = submits(
+                    target,
+                    self._sink,
+                    protocol=protocol,
+                    batch=batch,
+                    connections=connections,
+                    seconds=options.seconds,
+                )
+                self._say("submit", row)
+
+    def e2e(self) -> None:
+        with self._soraka() as target:
+            for program in self._programs():
+                self._say("e2e", end_to_end(target, self._sink, program))
+
+    def pending(self) -> None:
+        rate = 500
+        near = Program(name=f"steady {rate}/s", count=int(rate * self._options.seconds), rate=rate)
+        with self._soraka() as target:
+            rows = pending(
+                target,
+                self._sink,
+                count=self._options.pending,
+                near=near,
+                say=lambda row: self._say("fill" if "submit_s" in row else "e2e", row),
+            )
+        print(report.ratio(rows[2] | {"target": "after"}, rows[0] | {"target": "before"}))
+
+    def peer(self) -> None:
+        """Turn and turn about, so that both meet the same machine."""
+        with self._soraka() as ours, self._celery() as theirs:
+            for program in self._programs():
+                for _ in range(self._options.rounds):
+                    pair: list[dict[str, Any]] = []
+                    target: Target
+                    for target in (ours, theirs):
+                        pair.append(end_to_end(target, self._sink, program))
+                        self._say("e2e", pair[-1])
+                    print(report.ratio(*pair), flush=True)
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "versions": versions(),
+            "cores": os.cpu_count(),
+            "options": {k: v for k, v in vars(self._options).items() if k != "json"},
+            "calibration": self._calibrations,
+            "rows": self._rows,
+        }
+
+    def calibrate(self) -> None:
+        self._calibrations.append(calibration())
+        print("calibration", self._calibrations[-1], flush=True)
+
+    def _programs(self) -> list[Program]:
+        options = self._options
+        common = {"protocol": options.protocol, "connections": options.connections}
+        programs = [
+            Program(
+                name=f"burst of {options.burst}",
+                count=options.burst,
+                lead_ms=BURST_LEAD_MS,
+                batch=options.batch,
+                **common,
+            )
+        ]
+        for rate in options.rates:
+            count = int(rate * options.seconds) // options.batch * options.batch
+            name = f"steady {rate}/s"
+            programs.append(
+                Program(name=name, count=count, rate=rate, batch=options.batch, **common)
+            )
+        return programs
+
+    @contextmanager
+    def _soraka(self) -> Iterator[SorakaTarget]:
+        options = self._options
+        scale = Scale(
+            receive=options.receive_processes, centers=options.centers, workers=options.workers
+        )
+        with running(self._guard, options.on, scale) as system:
+            yield SorakaTarget(self._guard, system, self._sink.url)
+
+    @contextmanager
+    def _celery(self) -> Iterator[Target]:
+        with celery_running(self._guard, self._sink.url) as target:
+            yield target
+
+    def _say(self, kind: str, row: dict[str, Any]) -> None:
+        self._rows.append({"kind": kind, **row})
+        print(report.table(kind, [row]), flush=True)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("bench", choices=("submit", "e2e", "pending", "peer", "all"))
+    parser.add_argument("--on", choices=("standalone", "servers"), default="standalone")
+    add = parser.add_argument
+    add("--seconds", type=float, default=10, help="of each steady flow (%(default)s)")
+    add("--rates", type=int, nargs="*", default=[1000, 5000], help="messages/s (%(default)s)")
+    add("--burst", type=int, default=10_000, help="messages due at once (%(default)s)")
+    add("--pending", type=int, default=1_000_000, help="messages due in a day (%(default)s)")
+    add("--batch", type=int, default=100, help="messages per submit; 1: singles (%(default)s)")
+    add("--protocol", choices=("http", "thrift"), default="http", help="of e2e (%(default)s)")
+    add("--connections", type=int, default=8, help="for batches; 8 times for singles (%(default)s)")
+    add("--workers", type=int, default=1, help="worker processes, on servers (%(default)s)")
+    add("--centers", type=int, default=1, help="center processes, on servers (%(default)s)")
+    add("--receive-processes", type=int, default=1, help="gunicorn workers (%(default)s)")
+    add("--rounds", type=int, default=1, help="of peer, per program (%(default)s)")
+    add("--limit", type=int, default=1800, help="s; then everything is ended (%(default)s)")
+    add("--json", type=Path, help="write the rows to this file too")
+    return parser.parse_args()
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    raise SystemExit(f"ended by {signal.Signals(number).name}")
+
+
+def main() -> None:
+    options = _options()
+    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGALRM, _end)
+    signal.alarm(options.limit)
+    with Guard() as guard, sink_running(guard) as sink:
+        run = Run(options, guard, sink)
+        try:
+            run.calibrate()
+            wanted = ("submit", "e2e", "pending", "peer")
+            for name in wanted if options.bench == "all" else (options.bench,):
+                print(f"== {name}, {options.on}", flush=True)
+                getattr(run, name)()
+            run.calibrate()
+        finally:
+            if options.json:
+                report.write(options.json, run.document())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Rows as tables for people, and as JSON."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Row = Mapping[str, Any]
+
+_SUBMIT = ("target", "program", "connections", "accepted", "refused", "submit_rate", "submit_ms")
+COLUMNS = {
+    "submit": (*_SUBMIT, "stored_s", "cpu_us", "cpu_while_accepting", "others", "error"),
+    "e2e": (
+        *("target", "program", "accepted", "refused", "submit_rate", "lag_ms", "rate", "late_ms"),
+        *("early", "missing", "doubles", "cpu_us", "rss_mb", "others", "error"),
+    ),
+    "fill": (
+        *("target", "program", "accepted", "refused", "submit_rate", "submit_s", "stored_s"),
+        *("size_mb", "cpu_us", "rss_mb", "others", "error"),
+    ),
+}
+_LONG = {"cpu_us", "cpu_while_accepting", "rss_mb", "size_mb", "error"}
+
+
+def table(kind: str, rows: Sequence[Row]) -> str:
+    """Columns of short figures; what differs from process to process goes on lines below."""
+    names = [name for name in COLUMNS[kind] if name not in _LONG]
+    cells = [names] + [[_cell(row.get(name, "")) for name in names] for row in rows]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in cells]
+    shown = [lines[0]]
+    for line, row in zip(lines[1:], rows, strict=True):
+        shown.append(line)
+        shown += [
+            f"    {name}: {_cell(row[name])}"
+            for name in COLUMNS[kind]
+            if name in _LONG and row.get(name)
+        ]
+    return "\n".join(shown)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "  ".join(f"{key} {_cell(item)}" for key, item in value.items())
+    if isinstance(value, tuple | list):
+        return " / ".join(map(_cell, value))
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def ratio(soraka: Row, peer: Row) -> str:
+    """One line: the rates and the latenesses of two runs of one program."""
+
+    def of(ours: float, theirs: float) -> str:
+        return f"{ours / theirs:.2f}" if theirs else "-"
+
+    late, theirs = soraka["late_ms"], peer["late_ms"]
+    return (
+        f"{soraka['target']} / {peer['target']}, {soraka['program']}: "
+        f"submits/s {of(soraka['submit_rate'], peer['submit_rate'])}, "
+        f"callbacks/s {of(soraka['rate'], peer['rate'])}, "
+        f"lateness p50 {of(late[0], theirs[0])}, p99 {of(late[1], theirs[1])}, "
+        f"CPU per message {of(_cpu(soraka), _cpu(peer))}"
+    )
+
+
+def _cpu(row: Row) -> float:
+    """Without the sink and the generator."""
+    costs: Mapping[str, float] = row["cpu_us"]
+    return sum(us for name, us in costs.items() if name not in ("sink", "load"))
+
+
+def write(file: Path, document: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(document, indent=1) + "\n")

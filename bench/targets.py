@@ -1,0 +1,161 @@
+"""One shape for soraka and its peer: where to send load, and whose CPU to count."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from bench.load import Result, Spec
+from bench.processes import ROOT, Guard, Process, wait_until
+from bench.systems import Soraka, start_stack, stop_stack
+
+CELERY_CONCURRENCY = 200
+
+
+class Target(Protocol):
+    """`pids` by role and server name."""
+
+    name: str
+    pids: dict[str, int]
+
+    def send(self, **spec: Any) -> Result:
+        """Runs a load process with these fields of `Spec`; returns when it is done."""
+
+    def check(self) -> None:
+        """Raises RuntimeError when a process has ended."""
+
+
+def _run_load(guard: Guard, module: str, spec: Spec, log: Path, environ: dict[str, str]) -> Result:
+    process = Process(guard, ["-m", module], log=log, environ=environ, pipes=True)
+    try:
+        process.say(json.dumps(dataclasses.asdict(spec)))
+        answer = process.hear()
+    finally:
+        process.stop()
+    return Result(**answer)
+
+
+class SorakaTarget:
+    def __init__(self, guard: Guard, system: Soraka, url: str) -> None:
+        self._guard = guard
+        self.system = system
+        self.name = system.name
+        self.pids = system.pids
+        self._url = url
+        self.topic = system.new_topic()
+
+    def send(self, *, protocol: str = "http", **fields: Any) -> Result:
+        port = self.system.thrift_port if protocol == "thrift" else self.system.http_port
+        spec = Spec(protocol=protocol, port=port, topic=self.topic, url=self._url, **fields)
+        return _run_load(self._guard, "bench.load", spec, self.system.folder / "load.log", {})
+
+    def check(self) -> None:
+        self.system.check()
+
+
+class CeleryTarget:
+    """One Celery worker, gevent pool, on a Redis of its own. Use `celery_running`."""
+
+    name = "celery"
+
+    def __init__(self, guard: Guard, folder: Path, url: str) -> None:
+        self._guard = guard
+        self._folder = folder
+        self._url = url
+        self.pids: dict[str, int] = {}
+        ports = start_stack(guard, folder / "stack", "redis", self.pids)
+        self._environ = {"BENCH_BROKER": f"redis://127.0.0.1:{ports['redis']}/0"}
+        options = "--without-gossip --without-mingle --without-heartbeat -l info"
+        self._worker = Process(
+            guard,
+            ["-m", "celery", "-A", "bench.celery_app", "worker", "-P", "gevent"]
+            + ["-c", str(CELERY_CONCURRENCY), *options.split()],
+            log=folder / "celery.log",
+            environ=self._environ,
+        )
+        self.pids["worker"] = self._worker.pid
+        wait_until(self._ready, 30, "the Celery worker is ready")
+
+    def _ready(self) -> bool:
+        self.check()
+        return "ready." in self._worker.output()
+
+    def send(self, **fields: Any) -> Result:
+        """Ignores what Celery has not: a protocol, batches, connections."""
+        known = {"count", "rate", "deliver_at", "lead_ms"}
+        fields = {name: value for name, value in fields.items() if name in known}
+        spec = Spec(protocol="celery", port=0, topic="", url=self._url, **fields)
+        log = self._folder / "load.log"
+        return _run_load(self._guard, "bench.celery_load", spec, log, self._environ)
+
+    def check(self) -> None:
+        self._worker.check()
+
+    def close(self) -> None:
+        self._worker.stop(5)
+        stop_stack(self._guard, self._folder / "stack")
+
+
+@contextmanager
+def celery_running(guard: Guard, url: str) -> Iterator[CeleryTarget]:
+    with tempfile.TemporaryDirectory(prefix="soraka-bench-") as folder:
+        target = CeleryTarget(guard, Path(folder), url)
+        try:
+            yield target
+        finally:
+            target.close()
+
+
+class SinkProcess:
+    """`bench.sink`, from outside."""
+
+    def __init__(self, guard: Guard, log: Path) -> None:
+        self._process = Process(guard, ["-m", "bench.sink"], log=log, pipes=True)
+        self.port = int(self._process.hear())
+        self.url = f"http://127.0.0.1:{self.port}/callback"
+        self.pid = self._process.pid
+
+    def count(self) -> int:
+        self._process.say("count")
+        return int(self._process.hear())
+
+    def take(self) -> list[tuple[str, int, float]]:
+        """(id, due, arrival) of the calls since the last time; ms since the epoch."""
+        self._process.say("take")
+        return [tuple(row) for row in self._process.hear()]
+
+    def close(self) -> None:
+        self._process.stop(5)
+
+
+@contextmanager
+def sink_running(guard: Guard) -> Iterator[SinkProcess]:
+    with tempfile.TemporaryDirectory(prefix="soraka-bench-") as folder:
+        sink = SinkProcess(guard, Path(folder) / "sink.log")
+        try:
+            yield sink
+        finally:
+            sink.close()
+
+
+def versions() -> dict[str, str]:
+    """Of what is compared."""
+    from importlib.metadata import version
+
+    git = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {
+        "soraka": git.stdout.strip() or "unknown",
+        "celery": version("celery"),
+        "python": sys.version.split()[0],
+    }

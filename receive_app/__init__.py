@@ -1,0 +1,1 @@
+"""The role that accepts submissions, cancels and added times, over HTTP and Thrift."""

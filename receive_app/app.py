@@ -1,0 +1,200 @@
+"""The HTTP edge. Every answer is {"ec", "em", "result"} with the fitting status.
+
+Beyond the table in docs: a wrong Content-Type or Content-Encoding is ec 401, as are unknown
+paths (HTTP 404), wrong methods (405) and a body that does not arrive in time (408).
+"""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from typing import Any
+
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+
+from receive_app import rules, schemas
+from receive_app.body import abandon, must_close, read_object
+from receive_app.ingress import Ingress
+from receive_app.openapi import document
+from receive_app.pace import paced
+from soraka.config import ReceiveConfig
+from soraka.errors import InvalidParams, SorakaError, Unavailable
+from soraka.message import Submission
+
+log = logging.getLogger(__name__)
+
+SUCCESS = 200
+SYSTEM_ERROR = "system error"
+Count = Callable[[str, int, int], None]
+"""(operation, ec, how many)."""
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def create_app(
+    ingress: Ingress,
+    *,
+    limits: ReceiveConfig,
+    ready: Callable[[], list[str]],
+    metrics: Callable[[], tuple[bytes, str]],
+    count: Count = lambda _operation, _ec, _n: None,
+) -> Flask:
+    """`ready` names what does not answer now; `metrics` gives the exposition and its type."""
+    app = Flask(__name__, static_folder=None)
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    app.url_map.merge_slashes = False
+    api = _Api(ingress, limits, count)
+    for path, operation, act in (
+        ("submit", "submit", api.submit),
+        ("submitBatch", "submit_batch", api.submit_batch),
+        ("cancel", "cancel", api.cancel),
+        ("addTime", "add_time", api.add_time),
+    ):
+        view = api.view(operation, act)
+        app.add_url_rule(f"/sorakaq/msg/{path}", operation, view, methods=["POST"])
+    _add_operations(app, limits, ready, metrics)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, api.unexpected)
+    return app
+
+
+def _add_operations(
+    app: Flask,
+    limits: ReceiveConfig,
+    ready: Callable[[], list[str]],
+    metrics: Callable[[], tuple[bytes, str]],
+) -> None:
+    @app.get("/healthz")
+    def healthz() -> Response:
+        return _reply(SUCCESS, "success", True)
+
+    @app.get("/readyz")
+    def readyz() -> Response:
+        down = ready()
+        if down:
+            return _error(Unavailable(f"no answer from: {', '.join(down)}"))
+        return _reply(SUCCESS, "success", True)
+
+    @app.get("/metrics")
+    def exposition() -> Response:
+        body, kind = metrics()
+        return Response(body, content_type=kind)
+
+    @cache
+    def openapi_text() -> str:
+        return _encode(document(limits))
+
+    @app.get("/openapi.json")
+    def openapi() -> Response:
+        return Response(openapi_text(), content_type="application/json")
+
+
+class _Api:
+    """The four operations: from the fields of a body to the `result`."""
+
+    def __init__(self, ingress: Ingress, limits: ReceiveConfig, count: Count) -> None:
+        self._ingress = ingress
+        self._limits = limits
+        self._count = count
+
+    def view(self, operation: str, act: Callable[[dict[str, Any]], Any]) -> Callable[[], Response]:
+        """The Flask view of an operation; counts its answers."""
+        limit, timeout_ms = self._limits.max_body_bytes, self._limits.read_timeout_ms
+
+        def view() -> Response:
+            try:
+                data = read_object(request.environ, limit=limit, timeout_ms=timeout_ms)
+                result = act(data)
+            except SorakaError as exc:
+                self._count(operation, exc.code, 1)
+                return _error(exc)
+            if operation != "submit_batch":
+                self._count(operation, SUCCESS, 1)
+            return _reply(SUCCESS, "success", result)
+
+        return view
+
+    def submit(self, data: dict[str, Any]) -> dict[str, str]:
+        return {"msgId": self._ingress.submit(schemas.submission(data))}
+
+    def submit_batch(self, data: dict[str, Any]) -> list[dict[str, Any]]:
+        """One answer each. Raises Unavailable when every one of them is to be sent again."""
+        messages = schemas.load(schemas.BATCH, data)["messages"]
+        rules.check_batch_size("messages", len(messages), self._limits)
+        answers = self._ingress.submit_batch(paced(map(_parsed, messages)))
+        if all(isinstance(answer, Unavailable) for answer in answers):
+            raise answers[0]  # type: ignore[misc]
+        self._count_each(answers)
+        return [_item(answer) for answer in answers]
+
+    def cancel(self, data: dict[str, Any]) -> bool:
+        got = schemas.load(schemas.CANCEL, data)
+        self._ingress.cancel(got["topic_name"], got["msg_id"], got.get("command_id"))
+        return True
+
+    def add_time(self, data: dict[str, Any]) -> bool:
+        got = schemas.load(schemas.ADD_TIME, data)
+        self._ingress.add_time(
+            got["topic_name"], got["msg_id"], got["add_time"], got.get("command_id")
+        )
+        return True
+
+    def unexpected(self, exc: Exception) -> Response:
+        """An error of ours: logged whole, told to nobody."""
+        log.error("http.failed", exc_info=exc, extra={"path": request.path})
+        if request.method == "POST":
+            self._count(str(request.endpoint), SorakaError.code, 1)
+        return _reply(SorakaError.code, SYSTEM_ERROR, None, SorakaError.status)
+
+    def _count_each(self, answers: Iterable[str | SorakaError]) -> None:
+        codes = Counter(SUCCESS if isinstance(a, str) else a.code for a in answers)
+        for code, n in codes.items():
+            self._count("submit_batch", code, n)
+
+
+def _parsed(message: Any) -> Submission | SorakaError:
+    try:
+        return schemas.submission(message)
+    except InvalidParams as exc:
+        return exc
+
+
+def _item(answer: str | SorakaError) -> dict[str, Any]:
+    if isinstance(answer, str):
+        return {"ec": SUCCESS, "em": "success", "msgId": answer}
+    return {"ec": answer.code, "em": str(answer), "msgId": ""}
+
+
+def _reply(
+    ec: int, em: str, result: Any, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    return Response(
+        _encode({"ec": ec, "em": em, "result": result}),
+        status,
+        headers,
+        content_type="application/json",
+    )
+
+
+def _error(exc: SorakaError) -> Response:
+    headers = {}
+    if isinstance(exc, Unavailable):
+        headers["Retry-After"] = str(exc.retry_after_s)
+    if must_close(request.environ):
+        headers["Connection"] = "close"
+    return _reply(exc.code, str(exc) or SYSTEM_ERROR, None, exc.status, headers)
+
+
+def _http_error(exc: HTTPException) -> Response:
+    """Flask's own: no such path, not this method."""
+    status, headers = exc.code or 500, {"Connection": "close"}
+    abandon(request.environ)  # a body to nowhere may drip for ever
+    em = f"request: {exc.name}"
+    if isinstance(exc, NotFound):
+        em = "path: there is nothing here"
+    if isinstance(exc, MethodNotAllowed):
+        headers["Allow"] = ", ".join(sorted(exc.valid_methods or ()))
+        em = f"method: must be {headers['Allow']}"
+    return _reply(InvalidParams.code, em, None, status, headers)

@@ -1,0 +1,196 @@
+"""Reading a request body: bounded in bytes and in time, then JSON or a form as a dict.
+
+Raises InvalidParams or BodyTooLarge. After a body that was not read to its end the connection
+is unusable: `must_close` says so.
+"""
+
+import json
+import re
+from contextlib import suppress
+from typing import Any
+from urllib.parse import parse_qsl
+
+import gevent
+from werkzeug.http import parse_options_header
+
+from receive_app.rules import GivenTwice, unique_keys
+from soraka.errors import BodyTooLarge, InvalidParams
+
+Environ = dict[str, Any]
+
+_STEP = 64 << 10
+_MAX_FORM_FIELDS = 64
+_CLOSE = "soraka.must_close"
+_INTEGER = re.compile(r"-?[0-9]{1,25}")
+_FORM_INTEGERS = ("delay_time", "deliver_at", "ttr", "add_time")
+_FORM_CALLBACK = ("request_type", "url", "params")
+
+
+class BodyLate(InvalidParams):
+    status = 408
+
+
+def must_close(environ: Environ) -> bool:
+    return _CLOSE in environ
+
+
+def abandon(environ: Environ) -> None:
+    """Keeps the server from reading on to the end of the body, for however long it takes."""
+    environ[_CLOSE] = True
+    stream = environ["wsgi.input"]
+    if hasattr(stream, "_chunked_input_error"):  # gevent.pywsgi
+        stream._chunked_input_error = True
+    elif hasattr(stream, "failed"):  # gunicorn
+        stream.failed = True
+
+
+def read_object(environ: Environ, *, limit: int, timeout_ms: int) -> dict[str, Any]:
+    """The fields of a JSON or form body. A form comes in the nesting of the JSON."""
+    # read before anything is refused: the next request comes after it on the connection
+    body = _read(environ, limit, timeout_ms)
+    _check_encoding(environ)
+    kind = _content_type(environ)
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as exc:
+        raise InvalidParams("body", f"is not UTF-8: the byte at {exc.start}") from exc
+    if kind == "application/json":
+        return _object(_json("body", text), "body")
+    return _nested(_form(text))
+
+
+def _check_encoding(environ: Environ) -> None:
+    encoding = environ.get("HTTP_CONTENT_ENCODING", "")
+    if encoding.lower() not in ("", "identity"):
+        raise InvalidParams("Content-Encoding", "compressed bodies are not accepted")
+
+
+def _content_type(environ: Environ) -> str:
+    header = environ.get("CONTENT_TYPE", "")
+    if header == "application/json":
+        return "application/json"
+    kind, options = parse_options_header(header.lower())
+    if kind not in ("application/json", "application/x-www-form-urlencoded"):
+        raise InvalidParams(
+            "Content-Type", "must be application/json or application/x-www-form-urlencoded"
+        )
+    if options.get("charset", "utf-8") not in ("utf-8", "utf8", "us-ascii"):
+        raise InvalidParams("Content-Type", "the charset must be utf-8")
+    return kind
+
+
+def _read(environ: Environ, limit: int, timeout_ms: int) -> bytes:
+    announced = _announced(environ)
+    if announced is None or announced <= limit:
+        body = _arrived(environ, limit + 1 if announced is None else announced, timeout_ms)
+        if announced is not None and len(body) < announced:
+            abandon(environ)
+            raise InvalidParams("body", f"ended after {len(body)} of {announced} bytes")
+        if len(body) <= limit:
+            return body
+    _skip(environ, limit, timeout_ms)
+    raise BodyTooLarge("body", f"must be at most {limit} bytes")
+
+
+def _announced(environ: Environ) -> int | None:
+    """The length of the body; None when it comes in chunks."""
+    coding = environ.get("HTTP_TRANSFER_ENCODING")
+    if coding is not None:
+        if coding.strip().lower() != "chunked":
+            abandon(environ)
+            raise InvalidParams("Transfer-Encoding", "must be chunked")
+        return None
+    length = environ.get("CONTENT_LENGTH") or "0"
+    if not (length.isascii() and length.isdigit()):
+        abandon(environ)
+        raise InvalidParams("Content-Length", "must be a number")
+    return int(length)
+
+
+def _arrived(environ: Environ, size: int, timeout_ms: int) -> bytes:
+    """Up to `size` bytes of the body; fewer when it ends."""
+    late = BodyLate("body", f"did not arrive within {timeout_ms} ms")
+    try:
+        with gevent.Timeout(timeout_ms / 1000, late):
+            return _take(environ["wsgi.input"], size)
+    except BodyLate:
+        abandon(environ)
+        raise
+    except Exception as exc:  # each server has its own errors for a malformed body
+        abandon(environ)
+        raise InvalidParams("body", "is malformed or ended too early") from exc
+
+
+def _take(stream: Any, size: int) -> bytes:
+    parts = bytearray()
+    while len(parts) < size and (more := stream.read(min(size - len(parts), _STEP))):
+        parts += more
+    return bytes(parts)
+
+
+def _skip(environ: Environ, limit: int, timeout_ms: int) -> None:
+    """Reads on a little, so that a client that only then reads its answer gets it."""
+    left = 2 * limit
+    with suppress(Exception), gevent.Timeout(timeout_ms / 1000, BodyLate("body", "late")):
+        while left > 0:
+            data = environ["wsgi.input"].read(min(left, _STEP))
+            if not data:
+                return
+            left -= len(data)
+    abandon(environ)
+
+
+def _json(field: str, text: str) -> Any:
+    try:
+        return _decode(text)
+    except RecursionError as exc:
+        raise InvalidParams(field, "is nested too deeply") from exc
+    except GivenTwice as exc:
+        raise InvalidParams(exc.name, "is given twice") from exc
+    except ValueError as exc:  # also integers of more than 4300 digits
+        raise InvalidParams(field, f"is not JSON: {str(exc)[:100]}") from exc
+
+
+def _object(value: Any, field: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InvalidParams(field, "must be a JSON object")
+    return value
+
+
+def _form(text: str) -> dict[str, str]:
+    """Fields left blank count as absent."""
+    try:
+        pairs = parse_qsl(
+            text, keep_blank_values=True, errors="strict", max_num_fields=_MAX_FORM_FIELDS
+        )
+        fields = unique_keys(pairs)
+    except GivenTwice as exc:
+        raise InvalidParams(exc.name, "is given twice") from exc
+    except UnicodeDecodeError as exc:
+        raise InvalidParams("body", "is not UTF-8 once percent-decoded") from exc
+    except ValueError as exc:
+        raise InvalidParams("body", f"must be at most {_MAX_FORM_FIELDS} fields") from exc
+    return {name: value for name, value in fields.items() if value}
+
+
+def _nested(form: dict[str, str]) -> dict[str, Any]:
+    fields: dict[str, Any] = dict(form)
+    for name in _FORM_INTEGERS:
+        if name in form:
+            fields[name] = _integer(form[name])
+    if "retry" in form:
+        fields["retry"] = [_integer(item.strip()) for item in form["retry"].split(",")]
+    if "messages" in form:
+        fields["messages"] = _json("messages", form["messages"])
+    callback = {name: fields.pop(name) for name in _FORM_CALLBACK if name in form}
+    if callback:
+        fields["callback"] = callback
+    return fields
+
+
+def _integer(text: str) -> int | str:
+    """The integer; anything else stays as it is, for the schema to refuse."""
+    return int(text) if _INTEGER.fullmatch(text) else text
+
+
+_decode = json.JSONDecoder(object_pairs_hook=unique_keys).decode

@@ -1,0 +1,201 @@
+"""The Thrift edge: the public service of `idl/soraka.thrift`.
+
+thriftpy2 leaves None where a required field is missing and bytes where a string is not UTF-8;
+both are refused here. An error of ours is logged and answered as Unavailable: the IDL has no
+other word for "not known whether it took effect", and the ids make a repetition safe.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import idl
+from receive_app import rules
+from receive_app.ingress import Ingress
+from receive_app.pace import paced
+from soraka.config import ReceiveConfig
+from soraka.errors import (
+    InvalidParams,
+    MessageNotFound,
+    SorakaError,
+    TooLate,
+    TopicNotFound,
+    Unavailable,
+)
+from soraka.message import DEFAULT_TTR_MS, Callback, State, Stored, Submission
+from soraka.wire import callback_of, callback_struct
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+SUCCESS = 200
+_t = idl.soraka
+_STATES = {state: getattr(_t.MessageState, state.name) for state in State}
+_PLAIN = {
+    TopicNotFound: _t.TopicNotFound,
+    MessageNotFound: _t.MessageNotFound,
+    TooLate: _t.TooLate,
+}
+
+
+class Handler:
+    """Raises only what the IDL declares. `count` gets (operation, ec, how many)."""
+
+    def __init__(
+        self,
+        ingress: Ingress,
+        *,
+        limits: ReceiveConfig,
+        count: Callable[[str, int, int], None] = lambda _operation, _ec, _n: None,
+    ) -> None:
+        self._ingress = ingress
+        self._limits = limits
+        self._count = count
+
+    def submit(self, submission: Any) -> str:
+        return self._answer("submit", lambda: self._ingress.submit(_submission(submission)))
+
+    def submitBatch(self, submissions: Any) -> list[Any]:  # noqa: N802 as in the IDL
+        answers = self._answer(
+            "submit_batch", lambda: self._submit_batch(submissions), counted=False
+        )
+        codes = Counter(SUCCESS if isinstance(a, str) else a.code for a in answers)
+        for code, n in codes.items():
+            self._count("submit_batch", code, n)
+        return [_result(answer) for answer in answers]
+
+    def cancel(self, topic_name: Any, msg_id: Any, command_id: Any) -> bool:
+        def act() -> None:
+            self._ingress.cancel(*_ids(topic_name, msg_id, command_id))
+
+        self._answer("cancel", act)
+        return True
+
+    def addTime(  # noqa: N802 as in the IDL
+        self, topic_name: Any, msg_id: Any, add_time: Any, command_id: Any
+    ) -> bool:
+        def act() -> None:
+            topic, message, command = _ids(topic_name, msg_id, command_id)
+            self._ingress.add_time(topic, message, _given("add_time", add_time), command)
+
+        self._answer("add_time", act)
+        return True
+
+    def get(self, msg_id: Any) -> Any:
+        return _info(self._answer("get", lambda: self._ingress.get(_text("msg_id", msg_id))))
+
+    def _submit_batch(self, submissions: Any) -> list[str | SorakaError]:
+        items: Sequence[Any] = _given("submissions", submissions)
+        rules.check_batch_size("submissions", len(items), self._limits)
+        return self._ingress.submit_batch(paced(map(_parsed, items)))
+
+    def _answer(self, operation: str, act: Callable[[], T], *, counted: bool = True) -> T:
+        try:
+            result = act()
+        except SorakaError as exc:
+            self._count(operation, exc.code, 1)
+            raise _thrift_error(exc) from exc
+        except Exception as exc:
+            log.exception("thrift.failed", extra={"operation": operation})
+            self._count(operation, SorakaError.code, 1)
+            raise _t.Unavailable(em="system error", retry_after=_retry_after_ms()) from exc
+        if counted:
+            self._count(operation, SUCCESS, 1)
+        return result
+
+
+def _thrift_error(exc: SorakaError) -> Exception:
+    found: Exception
+    if isinstance(exc, InvalidParams):
+        field = _field(exc.field)
+        found = _t.InvalidRequest(ec=exc.code, em=f"{field}: {exc.reason}", field=field)
+    elif type(exc) in _PLAIN:
+        found = _PLAIN[type(exc)](em=str(exc))
+    else:
+        found = _t.Unavailable(em=str(exc), retry_after=_retry_after_ms())
+    return found
+
+
+def _retry_after_ms() -> int:
+    return Unavailable.retry_after_s * 1000
+
+
+def _field(name: str) -> str:
+    """The IDL's name of a field."""
+    head, dot, rest = name.partition(".")
+    return f"retry_delays{dot}{rest}" if head == "retry" else name
+
+
+def _parsed(struct: Any) -> Submission | SorakaError:
+    try:
+        return _submission(struct)
+    except InvalidParams as exc:
+        return exc
+
+
+def _result(answer: str | SorakaError) -> Any:
+    if isinstance(answer, str):
+        return _t.SubmitResult(ec=SUCCESS, em="success", msg_id=answer)
+    em = _thrift_error(answer).em if isinstance(answer, InvalidParams) else str(answer)  # type: ignore[attr-defined]
+    return _t.SubmitResult(ec=answer.code, em=em)
+
+
+def _submission(struct: Any) -> Submission:
+    _given("submission", struct)
+    retry = struct.retry_delays
+    return Submission(
+        topic=_text("topic_name", struct.topic_name),
+        callback=_callback(_given("callback", struct.callback)),
+        delay_ms=struct.delay_time,
+        deliver_at=struct.deliver_at,
+        ttr_ms=DEFAULT_TTR_MS if struct.ttr is None else struct.ttr,
+        retry_ms=None if retry is None else tuple(retry),
+        msg_id=None if struct.msg_id is None else _text("msg_id", struct.msg_id),
+    )
+
+
+def _callback(struct: Any) -> Callback:
+    _given("callback.request_type", struct.request_type)
+    _text("callback.url", struct.url)
+    if struct.params is not None:
+        _text("callback.params", struct.params)
+    try:
+        return callback_of(struct)
+    except KeyError as exc:
+        raise InvalidParams("callback.request_type", "must be GET or POST") from exc
+
+
+def _ids(topic_name: Any, msg_id: Any, command_id: Any) -> tuple[str, str, str | None]:
+    command = None if command_id is None else _text("command_id", command_id)
+    return _text("topic_name", topic_name), _text("msg_id", msg_id), command
+
+
+def _given(field: str, value: Any) -> Any:
+    if value is None:
+        raise InvalidParams(field, "is missing")
+    return value
+
+
+def _text(field: str, value: Any) -> str:
+    if not isinstance(_given(field, value), str):
+        raise InvalidParams(field, "is not UTF-8")
+    return str(value)
+
+
+def _info(stored: Stored) -> Any:
+    message = stored.message
+    return _t.MessageInfo(
+        msg_id=message.msg_id,
+        topic_name=message.topic,
+        state=_STATES[stored.state],
+        created_at=message.created_at,
+        due_at=stored.due_at,
+        attempt=stored.attempt,
+        owner=stored.owner,
+        ttr=message.ttr_ms,
+        callback=callback_struct(message.callback),
+        lease_until=stored.lease_until or None,
+        finished_at=stored.finished_at or None,
+        reason=stored.reason or None,
+    )

@@ -1,0 +1,216 @@
+"""What a request must be. Pure, and the same for HTTP and Thrift.
+
+Every `check_` raises InvalidParams or a subclass, naming the field as the HTTP API does.
+"""
+
+import json
+import math
+import re
+from collections import Counter
+from ipaddress import IPv6Address
+from typing import Any
+
+from soraka.config import ReceiveConfig
+from soraka.errors import DelayTooLong, InvalidParams
+from soraka.message import DAY_MS, MAX_DELAY_MS, Callback, Submission, id_time_ms
+from soraka.topics import check_name
+
+METHODS = ("GET", "POST")
+MAX_RETRIES = 32
+ID_WINDOW_MS = DAY_MS
+"""A submitted msg_id may be this far from now. The store keeps finished records for as long (by
+default), so an id that can still be accepted is still known when it comes again."""
+
+_COMMAND_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_URL = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?:[/?#].*)?", re.DOTALL
+)
+_AUTHORITY = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(?::(?P<port>[0-9]{1,5}))?")
+_NOT_IN_URL = re.compile(r"[^\x21-\x7e]")
+
+
+def check_submission(submission: Submission, limits: ReceiveConfig, now_ms: int) -> None:
+    check_name(submission.topic)
+    check_due(submission, now_ms)
+    if not 1 <= submission.ttr_ms <= limits.max_ttr_ms:
+        raise InvalidParams("ttr", f"must be from 1 to {limits.max_ttr_ms} ms")
+    check_callback(submission.callback, limits)
+    if submission.retry_ms is not None:
+        check_retry(submission.retry_ms)
+    if submission.msg_id is not None:
+        check_new_id(submission.msg_id, now_ms)
+
+
+def check_due(submission: Submission, now_ms: int) -> None:
+    """Exactly one of delay_time and deliver_at, not negative, at most 7 days from now."""
+    delay, moment = submission.delay_ms, submission.deliver_at
+    if delay is not None and moment is not None:
+        raise InvalidParams("deliver_at", "give delay_time or deliver_at, not both")
+    if delay is not None:
+        check_delay("delay_time", delay, least=0)
+    elif moment is None:
+        raise InvalidParams("delay_time", "is missing; give delay_time or deliver_at")
+    elif moment < 0:
+        raise InvalidParams("deliver_at", "must be milliseconds since the epoch")
+    elif moment > now_ms + MAX_DELAY_MS:
+        raise DelayTooLong("deliver_at", "must be within 7 days from now")
+
+
+def check_delay(field: str, ms: int, *, least: int) -> None:
+    if ms < least:
+        raise InvalidParams(field, f"must be at least {least} ms")
+    if ms > MAX_DELAY_MS:
+        raise DelayTooLong(field, f"must be at most {MAX_DELAY_MS} ms (7 days)")
+
+
+def check_retry(delays: tuple[int, ...]) -> None:
+    if len(delays) > MAX_RETRIES:
+        raise InvalidParams("retry", f"must be at most {MAX_RETRIES} delays")
+    for index, delay in enumerate(delays):
+        if not 0 <= delay <= MAX_DELAY_MS:
+            raise InvalidParams(f"retry.{index}", f"must be from 0 to {MAX_DELAY_MS} ms (7 days)")
+
+
+def check_new_id(msg_id: str, now_ms: int) -> None:
+    made_at = id_time_ms(msg_id)
+    if made_at is None:
+        raise InvalidParams("msg_id", "must be a UUIDv7 in its canonical form, lower case")
+    if abs(made_at - now_ms) > ID_WINDOW_MS:
+        raise InvalidParams("msg_id", "its time must be within one day of now")
+
+
+def check_command_id(command_id: str) -> None:
+    if not _COMMAND_ID.fullmatch(command_id):
+        raise InvalidParams("command_id", "must be 1 to 64 of the characters A-Z a-z 0-9 _ -")
+
+
+def check_batch_size(field: str, size: int, limits: ReceiveConfig) -> None:
+    if not 1 <= size <= limits.max_batch:
+        raise InvalidParams(field, f"must be 1 to {limits.max_batch} messages; these are {size}")
+
+
+def check_callback(callback: Callback, limits: ReceiveConfig) -> None:
+    if callback.method not in METHODS:
+        raise InvalidParams("callback.request_type", "must be GET or POST")
+    check_url(callback.url, limits.max_url_length)
+    if callback.params is not None:
+        check_params(callback.params, callback.method, limits.max_params_bytes)
+
+
+def check_url(url: str, max_length: int) -> None:
+    if len(url) > max_length:
+        raise InvalidParams("callback.url", f"must be at most {max_length} characters")
+    if bad := _NOT_IN_URL.search(url):
+        raise InvalidParams(
+            "callback.url",
+            f"the character at {bad.start()} is blank, a control or not ASCII; percent-encode it",
+        )
+    match = _URL.fullmatch(url)
+    if match is None or match["scheme"].lower() not in ("http", "https"):
+        raise InvalidParams("callback.url", "must begin with http:// or https://")
+    _check_authority(match["authority"])
+
+
+def _check_authority(authority: str) -> None:
+    if "@" in authority:
+        raise InvalidParams("callback.url", "must not hold a user name or password")
+    match = _AUTHORITY.fullmatch(authority)
+    if match is None or not _is_host(match["host"]):
+        raise InvalidParams("callback.url", "must have a valid host, and a port only as a number")
+    if match["port"] is not None and not 1 <= int(match["port"]) <= 65535:
+        raise InvalidParams("callback.url", "the port must be from 1 to 65535")
+
+
+def _is_host(host: str) -> bool:
+    if host.startswith("["):
+        try:
+            IPv6Address(host[1:-1])
+        except ValueError:
+            return False
+        return True
+    # the resolver raises on empty and on longer labels
+    labels = host.removesuffix(".").split(".")
+    return len(host) <= 253 and all(1 <= len(label) <= 63 for label in labels)
+
+
+def params_text(value: object) -> str:
+    """Params as the JSON text that travels: that of an object, or a text as it is."""
+    if isinstance(value, str):
+        return value
+    try:
+        return _encode(value)
+    except (ValueError, RecursionError) as exc:
+        raise InvalidParams("callback.params", f"not JSON: {_short(exc)}") from exc
+
+
+def check_params(text: str, method: str, max_bytes: int) -> None:
+    """A JSON object; one that fits in a query when the method is GET."""
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as exc:
+        raise InvalidParams("callback.params", "holds half of a surrogate pair") from exc
+    if size > max_bytes:
+        raise InvalidParams("callback.params", f"must be at most {max_bytes} bytes as JSON")
+    try:
+        params = _decode(text)
+    except (ValueError, RecursionError) as exc:
+        raise InvalidParams("callback.params", f"not JSON: {_short(exc)}") from exc
+    if not isinstance(params, dict):
+        raise InvalidParams("callback.params", "must be a JSON object")
+    if method == "GET":
+        _check_query(params)
+
+
+def _check_query(params: dict[str, Any]) -> None:
+    for name, value in params.items():
+        values = value if isinstance(value, list) else [value]
+        if not _is_text(name) or not all(_is_scalar(v) for v in values):
+            raise InvalidParams(
+                "callback.params",
+                "for GET each value must be a text, number, true, false or null, or a list of them",
+            )
+
+
+def _is_scalar(value: object) -> bool:
+    if isinstance(value, str):
+        return _is_text(value)
+    if isinstance(value, float):
+        return math.isfinite(value)  # 1e999 is JSON, and infinite
+    return value is None or isinstance(value, int)
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class GivenTwice(ValueError):
+    """A key comes twice in one object: it means different things to different readers."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name!r} is given twice")
+        self.name = name
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For `object_pairs_hook`. Raises GivenTwice."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = Counter(name for name, _ in pairs)
+        raise GivenTwice(names.most_common(1)[0][0][:64])
+    return found
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _short(exc: BaseException) -> str:
+    return "nested too deeply" if isinstance(exc, RecursionError) else str(exc)[:100]
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_decode = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=unique_keys).decode

@@ -1,0 +1,230 @@
+"""The store in one SQLite file: one shard, one connection.
+
+synchronous=NORMAL: power loss may undo the last commits, but never a part of one. The store
+knows its position in the log, so what it lost is read again.
+"""
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from soraka.adapters.sqlite_store_rows import DEAD, DUE, SCHEMA, Rows
+from soraka.adapters.sqlite_thread import SqliteThread
+from soraka.adapters.store_rules import Row, Rules, new_row
+from soraka.errors import Gap, StoreUnavailable
+from soraka.message import Command, State, Stored
+from soraka.ports import (
+    Claim,
+    ClaimKind,
+    DueId,
+    Entry,
+    Move,
+    NewMessage,
+    Outcome,
+    Totals,
+    Verdict,
+)
+from soraka.wire import decode_message
+
+T = TypeVar("T")
+
+
+class SqliteStore:
+    """Implements FullStore. Safe for use by many greenlets, not by two processes.
+
+    `now_ms` replaces the clock in tests.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: Path,
+        retention_ms: int,
+        dead_retention_ms: int,
+        lease_margin_ms: int,
+        early_ms: int,
+        timeout_ms: int = 5000,
+        now_ms: Callable[[], int] | None = None,
+        rules: type[Rules] = Rules,
+    ) -> None:
+        self._rules = rules(
+            retention_ms=retention_ms,
+            dead_retention_ms=dead_retention_ms,
+            lease_margin_ms=lease_margin_ms,
+            early_ms=early_ms,
+        )
+        self._early_ms = early_ms
+        self.now_ms = now_ms or _now_ms
+        with _store_errors():
+            self._thread = SqliteThread(
+                path,
+                schema=SCHEMA,
+                synchronous="NORMAL",
+                unavailable=StoreUnavailable,
+                timeout_ms=timeout_ms,
+            )
+
+    def positions(self, partition: str) -> tuple[int, ...]:
+        return (self._run(lambda rows: rows.position(partition)),)
+
+    def schedule(
+        self, partition: str, previous: tuple[int, ...], last: int, entries: Sequence[Entry]
+    ) -> tuple[int, ...]:
+        (known,) = previous
+
+        def work(rows: Rows) -> int:
+            standing = rows.position(partition)
+            if standing < known:
+                raise Gap(partition, (standing,))
+            folding = rows.any_waiting()
+            for entry in entries:
+                if entry.position > standing:
+                    self._apply(rows, entry, folding)
+            if last > standing:
+                rows.set_position(partition, last)
+            rows.purge(len(entries))
+            return max(standing, last)
+
+        return (self._run(work),)
+
+    def command(self, commands: Sequence[Command]) -> list[Verdict]:
+        return self._run(lambda rows: [self._command(rows, c) for c in commands])
+
+    def claim(self, msg_ids: Sequence[str]) -> list[Claim]:
+        return self._run(lambda rows: [self._claim(rows, msg_id) for msg_id in msg_ids])
+
+    def settle(self, outcomes: Sequence[Outcome]) -> list[bool]:
+        def work(rows: Rows) -> list[bool]:
+            answers = [self._settle(rows, outcome) for outcome in outcomes]
+            rows.purge(len(outcomes))
+            return answers
+
+        return self._run(work)
+
+    def due(self, owner: str, until: int, limit: int) -> list[DueId]:
+        found = self._query(DUE, (owner, until, max(0, limit)))
+        return [DueId(look_at, msg_id) for look_at, msg_id in found]
+
+    def assign(self, moves: Sequence[Move]) -> list[int | None]:
+        return self._run(lambda rows: [self._assign(rows, move) for move in moves])
+
+    def close(self) -> None:
+        self._thread.close()
+
+    def owners(self) -> set[str]:
+        return {name for (name,) in self._query("SELECT name FROM owner WHERE pending > 0")}
+
+    def get(self, msg_ids: Sequence[str]) -> list[Stored | None]:
+        found = self._run(lambda rows: [rows.load(msg_id) for msg_id in msg_ids])
+        return [None if row is None else _stored(row) for row in found]
+
+    def list_dead(self, until: int, limit: int) -> list[Stored]:
+        ids = [msg_id for (msg_id,) in self._query(DEAD, (until, max(0, limit)))]
+        return [stored for stored in self.get(ids) if stored is not None]
+
+    def totals(self) -> Totals:
+        counts = dict(self._query("SELECT name, value FROM counter"))
+        pending = dict(self._query("SELECT name, pending FROM owner WHERE pending > 0"))
+        return Totals(
+            pending=pending,
+            scheduled=counts.get("scheduled", 0),
+            succeeded=counts.get(State.SUCCEEDED, 0),
+            cancelled=counts.get(State.CANCELLED, 0),
+            dead=counts.get(State.DEAD, 0),
+            attempts=counts.get("attempts", 0),
+        )
+
+    def _run(self, work: Callable[[Rows], T]) -> T:
+        def on_thread(connection: sqlite3.Connection) -> T:
+            rows = Rows(connection, self.now_ms())
+            answer = work(rows)
+            rows.close()
+            return answer
+
+        with _store_errors():
+            return self._thread.run(on_thread)
+
+    def _query(self, sql: str, args: tuple[str | int, ...] = ()) -> list[tuple[Any, ...]]:
+        with _store_errors():
+            return self._thread.run(lambda connection: connection.execute(sql, args).fetchall())
+
+    def _apply(self, rows: Rows, entry: Entry, folding: bool) -> None:
+        if isinstance(entry, NewMessage):
+            self._insert(rows, new_row(entry), folding)
+            return
+        row = rows.load(entry.command.msg_id)
+        if row is not None:
+            self._rules.command(row, entry.command, rows.now)
+            rows.save(row)
+
+    def _insert(self, rows: Rows, row: Row, folding: bool) -> None:
+        if rows.load(row.msg_id) is not None:
+            return
+        rows.insert(row)
+        waiting = rows.waiting(row.msg_id) if folding else []
+        if waiting:
+            for command in waiting:
+                self._rules.command(row, command, rows.now)
+            rows.save(row)
+            rows.clear_door(row.msg_id)
+
+    def _command(self, rows: Rows, command: Command) -> Verdict:
+        row = rows.load(command.msg_id)
+        if row is not None:
+            verdict = self._rules.command(row, command, rows.now)
+            rows.save(row)
+            return verdict
+        waiting = rows.waiting(command.msg_id)
+        verdict = self._rules.early(waiting, command, rows.now)
+        if verdict is Verdict.EARLY and command.command_id not in {c.command_id for c in waiting}:
+            rows.leave_at_door(command, rows.now + self._early_ms)
+        return verdict
+
+    def _claim(self, rows: Rows, msg_id: str) -> Claim:
+        row = rows.load(msg_id)
+        claim = self._rules.claim(row, rows.now)
+        if row is not None and claim.kind is ClaimKind.FIRE:
+            rows.save(row)
+        return claim
+
+    def _settle(self, rows: Rows, outcome: Outcome) -> bool:
+        row = rows.load(outcome.msg_id)
+        if row is None or not self._rules.settle(row, outcome, rows.now):
+            return False
+        rows.save(row)
+        return True
+
+    def _assign(self, rows: Rows, move: Move) -> int | None:
+        row = rows.load(move.msg_id)
+        look_at = self._rules.assign(row, move)
+        if row is not None and look_at is not None:
+            rows.save(row)
+        return look_at
+
+
+@contextmanager
+def _store_errors() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as exc:
+        raise StoreUnavailable(f"sqlite: {exc}") from exc
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _stored(row: Row) -> Stored:
+    return Stored(
+        message=decode_message(row.body),
+        state=row.state,
+        owner=row.owner,
+        due_at=row.due_at,
+        attempt=row.tries,
+        lease_until=row.lease_until,
+        finished_at=row.finished_at,
+        reason=row.reason,
+    )

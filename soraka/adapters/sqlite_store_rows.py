@@ -1,0 +1,220 @@
+"""Tables of the SQLite store, and one transaction's work on them."""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from soraka.adapters import store_rules
+from soraka.message import Command, CommandKind, State
+
+SCHEMA = """
+PRAGMA cache_size = -65536;
+CREATE TABLE IF NOT EXISTS message (
+    msg_id TEXT PRIMARY KEY,
+    topic TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    ttr_ms INTEGER NOT NULL,
+    due_at INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    state TEXT NOT NULL,
+    lease_until INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    tries INTEGER NOT NULL,
+    finished_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    commands TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    look_at INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS message_due ON message (owner, look_at, msg_id)
+    WHERE state = 'pending';
+CREATE INDEX IF NOT EXISTS message_expires ON message (expires_at) WHERE expires_at > 0;
+CREATE INDEX IF NOT EXISTS message_dead ON message (finished_at, msg_id) WHERE state = 'dead';
+CREATE TABLE IF NOT EXISTS owner (name TEXT PRIMARY KEY, pending INTEGER NOT NULL)
+    WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL)
+    WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS position (partition TEXT PRIMARY KEY, last INTEGER NOT NULL)
+    WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS early (
+    number INTEGER PRIMARY KEY,
+    msg_id TEXT NOT NULL,
+    command_id TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    add_ms INTEGER NOT NULL,
+    topic TEXT NOT NULL,
+    expires_at INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS early_message ON early (msg_id, number);
+CREATE INDEX IF NOT EXISTS early_expires ON early (expires_at);
+"""
+# INDEXED BY makes a query that would scan all messages an error.
+DUE = (
+    "SELECT look_at, msg_id FROM message INDEXED BY message_due"
+    " WHERE state = 'pending' AND owner = ? AND look_at < ? ORDER BY look_at, msg_id LIMIT ?"
+)
+DEAD = (
+    "SELECT msg_id FROM message INDEXED BY message_dead"
+    " WHERE state = 'dead' AND finished_at < ? ORDER BY finished_at DESC, msg_id DESC LIMIT ?"
+)
+# in the order of the fields of store_rules.Row
+_COLUMNS = (
+    "msg_id, topic, owner, ttr_ms, due_at, body, state, lease_until, attempt, tries,"
+    " finished_at, expires_at, commands, reason"
+)
+_LOAD = f"SELECT {_COLUMNS} FROM message WHERE msg_id = ? AND expires_at NOT BETWEEN 1 AND ?"  # noqa: S608
+_INSERT = f"INSERT OR REPLACE INTO message ({_COLUMNS}, look_at) VALUES ({', '.join('?' * 15)})"  # noqa: S608
+_UPDATE = (
+    "UPDATE message SET owner = ?, due_at = ?, state = ?, lease_until = ?, attempt = ?,"
+    " tries = ?, finished_at = ?, expires_at = ?, commands = ?, reason = ?, look_at = ?"
+    " WHERE msg_id = ?"
+)
+_PURGE = (
+    "DELETE FROM message WHERE rowid IN (SELECT rowid FROM message INDEXED BY message_expires"
+    " WHERE expires_at > 0 AND expires_at <= ? LIMIT ?)"
+)
+_PURGE_EARLY = (
+    "DELETE FROM early WHERE number IN (SELECT number FROM early WHERE expires_at <= ? LIMIT ?)"
+)
+PURGED_AT_ONCE = 500
+
+
+class Rows:
+    """Loads and saves records at the moment `now`, and keeps the counters in step with them.
+
+    One for each piece of work; `close` writes the counters.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, now: int) -> None:
+        self.now = now
+        self._connection = connection
+        self._loaded: dict[str, tuple[State, str, int]] = {}
+        self._pending = Counter[str]()
+        self._counts = Counter[str]()
+
+    def load(self, msg_id: str) -> store_rules.Row | None:
+        """None when it is unknown or past its retention."""
+        found = self._connection.execute(_LOAD, (msg_id, self.now)).fetchone()
+        if found is None:
+            return None
+        row = _row(found)
+        self._loaded[msg_id] = (row.state, row.owner, row.tries)
+        return row
+
+    def insert(self, row: store_rules.Row) -> None:
+        self._connection.execute(
+            _INSERT,
+            (
+                row.msg_id,
+                row.topic,
+                row.owner,
+                row.ttr_ms,
+                row.due_at,
+                row.body,
+                row.state,
+                row.lease_until,
+                row.attempt,
+                row.tries,
+                row.finished_at,
+                row.expires_at,
+                row.commands,
+                row.reason,
+                row.look_at,
+            ),
+        )
+        self._counts["scheduled"] += 1
+        self._pending[row.owner] += 1
+        self._loaded[row.msg_id] = (row.state, row.owner, row.tries)
+
+    def save(self, row: store_rules.Row) -> None:
+        """For a row that was loaded or inserted here."""
+        self._connection.execute(
+            _UPDATE,
+            (
+                row.owner,
+                row.due_at,
+                row.state,
+                row.lease_until,
+                row.attempt,
+                row.tries,
+                row.finished_at,
+                row.expires_at,
+                row.commands,
+                row.reason,
+                row.look_at,
+                row.msg_id,
+            ),
+        )
+        state, owner, tries = self._loaded[row.msg_id]
+        if state is State.PENDING:
+            self._pending[owner] -= 1
+            if row.state is State.PENDING:
+                self._pending[row.owner] += 1
+            else:
+                self._counts[row.state] += 1
+        self._counts["attempts"] += row.tries - tries
+        self._loaded[row.msg_id] = (row.state, row.owner, row.tries)
+
+    def waiting(self, msg_id: str) -> list[Command]:
+        """The commands at the door of a message, in the order in which they came."""
+        found = self._connection.execute(
+            "SELECT command_id, msg_id, topic, kind, add_ms FROM early"
+            " WHERE msg_id = ? AND expires_at > ? ORDER BY number",
+            (msg_id, self.now),
+        )
+        return [
+            Command(command_id=i, msg_id=m, topic=t, kind=CommandKind(k), add_ms=a)
+            for i, m, t, k, a in found
+        ]
+
+    def leave_at_door(self, command: Command, expires_at: int) -> None:
+        c = command
+        self._connection.execute(
+            "INSERT INTO early (msg_id, command_id, kind, add_ms, topic, expires_at)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (c.msg_id, c.command_id, c.kind, c.add_ms, c.topic, expires_at),
+        )
+        self._connection.execute(
+            "UPDATE early SET expires_at = ? WHERE msg_id = ?", (expires_at, c.msg_id)
+        )
+
+    def any_waiting(self) -> bool:
+        return self._connection.execute("SELECT 1 FROM early LIMIT 1").fetchone() is not None
+
+    def clear_door(self, msg_id: str) -> None:
+        self._connection.execute("DELETE FROM early WHERE msg_id = ?", (msg_id,))
+
+    def position(self, partition: str) -> int:
+        found = self._connection.execute(
+            "SELECT last FROM position WHERE partition = ?", (partition,)
+        ).fetchone()
+        return -1 if found is None else int(found[0])
+
+    def set_position(self, partition: str, last: int) -> None:
+        self._connection.execute("INSERT OR REPLACE INTO position VALUES (?, ?)", (partition, last))
+
+    def purge(self, handled: int) -> None:
+        """Removes records past their retention: a bounded number, more than `handled`."""
+        limit = (self.now, PURGED_AT_ONCE + 2 * handled)
+        self._connection.execute(_PURGE, limit)
+        self._connection.execute(_PURGE_EARLY, limit)
+
+    def close(self) -> None:
+        self._add("counter", "value", self._counts.items())
+        self._add("owner", "pending", self._pending.items())
+        if self._pending:
+            self._connection.execute("DELETE FROM owner WHERE pending = 0")
+
+    def _add(self, table: str, column: str, deltas: Iterable[tuple[str, int]]) -> None:
+        self._connection.executemany(
+            f"INSERT INTO {table} VALUES (?, ?) ON CONFLICT (name) DO UPDATE"  # noqa: S608
+            f" SET {column} = {column} + excluded.{column}",
+            [delta for delta in deltas if delta[1]],
+        )
+
+
+def _row(found: tuple[Any, ...]) -> store_rules.Row:
+    row = store_rules.Row(*found)
+    row.state = State(row.state)
+    return row

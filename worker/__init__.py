@@ -1,0 +1,1 @@
+"""The worker role: claims due messages, makes callbacks, settles results."""

@@ -1,0 +1,122 @@
+"""One HTTP callback: one request, one answer, one deadline over all of it.
+
+A request is sent once for each claim. An idle connection is looked at before it is used, and
+when the system takes not one byte of the request on it, a new connection is opened. Once a
+byte has left, a connection that breaks is a failed attempt: the server may have begun to work.
+Redirects are not followed.
+"""
+
+import socket
+import ssl
+import time
+from contextlib import suppress
+
+import gevent
+
+from worker.answer import BadAnswer, Received, receive
+from worker.dns import Resolver
+from worker.hosts import Hosts
+from worker.judge import Answer, Failure
+from worker.request import Request
+
+KEEP_S = 30.0
+
+
+class Caller:
+    """Makes callbacks; safe for any number of greenlets. `tls` is for tests and private CAs."""
+
+    def __init__(
+        self,
+        *,
+        max_response_bytes: int,
+        max_idle: int = 1000,
+        resolver: Resolver | None = None,
+        tls: ssl.SSLContext | None = None,
+        keep_s: float = KEEP_S,
+    ) -> None:
+        self._limit = max_response_bytes
+        self._keep_s = keep_s
+        self._hosts = Hosts(
+            resolver=resolver or Resolver(),
+            tls=tls,
+            max_idle=max_idle,
+            reap_every_s=min(5.0, keep_s),
+        )
+
+    def __call__(self, request: Request) -> Answer | Failure:
+        """Returns within `request.ttr_ms`; what goes wrong outside is a Failure, not raised."""
+        limit_s = request.ttr_ms / 1000
+        timeout = gevent.Timeout(limit_s)
+        deadline = time.monotonic() + limit_s
+        try:
+            with timeout:
+                return self._attempt(request, deadline)
+        except gevent.Timeout as exc:
+            if exc is not timeout:
+                raise
+            return Failure(f"timeout after {request.ttr_ms} ms")
+        except (OSError, BadAnswer) as exc:
+            return Failure(_reason(exc))
+
+    def close(self) -> None:
+        """Closes idle connections. Safe to repeat."""
+        self._hosts.close()
+
+    def _attempt(self, request: Request, deadline: float) -> Answer:
+        sock, sent = self._begin(request, deadline)
+        try:
+            received = self._finish(sock, request.data, sent)
+        except BaseException:
+            sock.close()
+            raise
+        self._hosts.give(request.origin, sock, received.keep_s)
+        return received.answer
+
+    def _begin(self, request: Request, deadline: float) -> tuple[socket.socket, int]:
+        """Sends the first piece; the connection it went out on and its size."""
+        if (sock := self._hosts.take(request.origin)) is not None:
+            try:
+                return sock, _first_piece(sock, request.data, deadline)
+            except ConnectionError:
+                sock.close()  # not one byte was taken: surely not received
+            except BaseException:
+                sock.close()
+                raise
+        sock = self._hosts.open(request.origin, deadline - time.monotonic())
+        try:
+            return sock, _first_piece(sock, request.data, deadline)
+        except BaseException:
+            sock.close()
+            raise
+
+    def _finish(self, sock: socket.socket, data: bytes, sent: int) -> Received:
+        all_sent = sent == len(data)
+        if not all_sent:
+            # a server may answer before it has read all, and close
+            with suppress(ConnectionError):
+                sock.sendall(memoryview(data)[sent:])
+                all_sent = True
+        received = receive(sock, max_body_bytes=self._limit, keep_s=self._keep_s)
+        if not all_sent:
+            received.keep_s = 0
+        return received
+
+
+def _first_piece(sock: socket.socket, data: bytes, deadline: float) -> int:
+    # a process that was stopped and went on may get here before its timeout strikes
+    if time.monotonic() >= deadline:
+        raise TimeoutError("too late to send")
+    return sock.send(data)
+
+
+def _reason(exc: OSError | BadAnswer) -> str:
+    """Short words for people."""
+    if isinstance(exc, BadAnswer):
+        return str(exc)
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return f"TLS: {exc.verify_message}"
+    if isinstance(exc, ssl.SSLError):
+        return f"TLS: {(exc.reason or str(exc)).lower().replace('_', ' ')}"
+    if isinstance(exc, socket.gaierror):
+        return f"DNS: {(exc.strerror or str(exc)).lower()}"
+    return (exc.strerror or str(exc) or type(exc).__name__).lower()

@@ -1,0 +1,114 @@
+"""Writing outcomes to the store, many at a time, until it has taken them."""
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import gevent
+from gevent.event import Event
+
+from soraka.errors import StoreUnavailable
+from soraka.ports import Outcome, Store
+
+log = logging.getLogger(__name__)
+
+BATCH = 200
+LINGER_S = 0.002
+"""More outcomes come together in this time; nobody waits for a settle."""
+
+
+class Settling(NamedTuple):
+    """An attempt that ended and is to be settled."""
+
+    outcome: Outcome
+    topic: str
+
+
+class BackOff:
+    """How long to leave the store alone: doubles with each failure in a row, with jitter."""
+
+    FIRST_S = 0.05
+    LONGEST_S = 2.0
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._failures = 0
+        self._until = 0.0
+
+    def failed(self, exc: StoreUnavailable) -> None:
+        """Logs the first failure of an outage."""
+        if not self._failures:
+            log.warning("store.unavailable", extra={"doing": self._what, "reason": str(exc)})
+        delay_s = min(self.LONGEST_S, self.FIRST_S * 2 ** min(self._failures, 16))
+        self._failures += 1
+        self._until = time.monotonic() + delay_s * random.uniform(0.5, 1)
+
+    def worked(self) -> None:
+        """Ends the outage."""
+        if self._failures:
+            log.info("store.back", extra={"doing": self._what, "failures": self._failures})
+            self._failures = 0
+            self._until = 0.0
+
+    def left_s(self) -> float:
+        """How long still; 0 when it may be asked."""
+        return max(0.0, self._until - time.monotonic()) if self._failures else 0.0
+
+
+class Settler:
+    """Keeps outcomes until settled; whoever fills it looks at `len` first.
+
+    `settled` gets each batch with the store's answers, and must neither block nor raise.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        settled: Callable[[list[Settling], list[bool]], None],
+        turned: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._settled = settled
+        self._turned = turned
+        self._waiting: list[Settling] = []
+        self._under_way = 0
+        self._filled = Event()
+        self._back_off = BackOff("settle")
+
+    def __len__(self) -> int:
+        return len(self._waiting) + self._under_way
+
+    def put(self, settling: Settling) -> None:
+        """Never blocks."""
+        self._waiting.append(settling)
+        self._filled.set()
+
+    def run(self) -> None:
+        """Body of a greenlet; ends only when killed."""
+        while True:
+            self._turned()
+            if not self._filled.wait(timeout=1):
+                continue
+            gevent.sleep(LINGER_S)
+            batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+            if not self._waiting:
+                self._filled.clear()
+            self._under_way = len(batch)
+            answers = self._settle(batch)
+            self._under_way = 0
+            self._settled(batch, answers)
+
+    def _settle(self, batch: list[Settling]) -> list[bool]:
+        outcomes = [settling.outcome for settling in batch]
+        while True:
+            try:
+                answers = self._store.settle(outcomes)
+            except StoreUnavailable as exc:  # a repetition changes nothing more
+                self._back_off.failed(exc)
+                gevent.sleep(self._back_off.left_s())
+                self._turned()
+            else:
+                self._back_off.worked()
+                return answers
