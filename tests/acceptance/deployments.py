@@ -219,6 +219,7 @@ class Cluster(Deployment):
             "SORAKA_RECEIVE_THRIFT_PORT": str(self.thrift_port),
             **(settings or {}),
         }
+        self.http_port = int(self._environ["SORAKA_RECEIVE_PORT"])
         self._add("receive", {})
         for i in range(centers):
             self._add("center", {"SORAKA_CENTER_THRIFT_PORT": str(free_port())}, i)
