@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from bench import report
-from bench.numbers import calibration
+from bench.numbers import calibration, wait_quiet
 from bench.processes import Guard
-from bench.programs import Program, end_to_end, pending, submits
+from bench.programs import Program, end_to_end, pending, submits, warm_up
 from bench.systems import Scale, running
 from bench.targets import (
     SinkProcess,
@@ -44,6 +44,7 @@ class Run:
                 ("thrift", 1, options.connections * 8),
                 ("thrift", options.batch, options.connections),
             ):
+                self._settle()
                 row = submits(
                     target,
                     self._sink,
@@ -57,12 +58,14 @@ class Run:
     def e2e(self) -> None:
         with self._soraka() as target:
             for program in self._programs():
+                self._settle()
                 self._say("e2e", end_to_end(target, self._sink, program))
 
     def pending(self) -> None:
         rate = 500
         near = Program(name=f"steady {rate}/s", count=int(rate * self._options.seconds), rate=rate)
         with self._soraka() as target:
+            self._settle()
             rows = pending(
                 target,
                 self._sink,
@@ -75,11 +78,13 @@ class Run:
     def peer(self) -> None:
         """Turn and turn about, so that both meet the same machine."""
         with self._soraka() as ours, self._celery() as theirs:
+            warm_up(theirs, self._sink)
             for program in self._programs():
                 for _ in range(self._options.rounds):
                     pair: list[dict[str, Any]] = []
                     target: Target
                     for target in (ours, theirs):
+                        self._settle()
                         pair.append(end_to_end(target, self._sink, program))
                         self._say("e2e", pair[-1])
                     print(report.ratio(*pair), flush=True)
@@ -124,12 +129,19 @@ class Run:
             receive=options.receive_processes, centers=options.centers, workers=options.workers
         )
         with running(self._guard, options.on, scale) as system:
-            yield SorakaTarget(self._guard, system, self._sink.url)
+            target = SorakaTarget(self._guard, system, self._sink.url)
+            warm_up(target, self._sink)
+            yield target
 
     @contextmanager
     def _celery(self) -> Iterator[Target]:
         with celery_running(self._guard, self._sink.url) as target:
             yield target
+
+    def _settle(self) -> None:
+        """Other work on a shared machine would be measured too."""
+        if self._options.quiet and not wait_quiet(self._options.quiet):
+            print(f"not quiet within {self._options.quiet} s: see `others`", flush=True)
 
     def _say(self, kind: str, row: dict[str, Any]) -> None:
         self._rows.append({"kind": kind, **row})
@@ -152,6 +164,7 @@ def _options() -> argparse.Namespace:
     add("--centers", type=int, default=1, help="center processes, on servers (%(default)s)")
     add("--receive-processes", type=int, default=1, help="gunicorn workers (%(default)s)")
     add("--rounds", type=int, default=1, help="of peer, per program (%(default)s)")
+    add("--quiet", type=float, default=0, help="wait so many s for an idle machine (%(default)s)")
     add("--limit", type=int, default=1800, help="s; then everything is ended (%(default)s)")
     add("--json", type=Path, help="write the rows to this file too")
     return parser.parse_args()

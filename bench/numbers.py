@@ -5,12 +5,24 @@ import threading
 import time
 from collections.abc import Sequence
 
+import psutil
+
 
 def percentile(ordered: Sequence[float], p: float) -> float:
     """The value at rank `p` (0 to 1) of a sorted sequence; 0 of an empty one."""
     if not ordered:
         return 0.0
     return ordered[min(len(ordered) - 1, int(p * len(ordered)))]
+
+
+def wait_quiet(limit_s: float, cores: float = 0.2) -> bool:
+    """Waits until the machine has less than `cores` busy for two seconds, at most `limit_s`."""
+    deadline = time.monotonic() + limit_s
+    quiet = 0
+    while quiet < 4 and time.monotonic() < deadline:
+        busy = psutil.cpu_percent(0.5) / 100 * (psutil.cpu_count() or 1)
+        quiet = quiet + 1 if busy < cores else 0
+    return quiet >= 4
 
 
 def calibration() -> dict[str, float]:

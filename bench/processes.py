@@ -152,7 +152,7 @@ class Usage:
         self._began = time.monotonic()
 
     def read(self) -> dict[str, dict[str, float]]:
-        """Per name `cpu_s` since the making and `rss_mb` now; `machine`: all of it, and `wall_s`."""
+        """Per name `cpu_s` since the making and `rss_mb` now; `machine`: `cpu_s` and `wall_s`."""
         wall = time.monotonic() - self._began
         found = {
             name: {"cpu_s": cpu - self._cpu.get(name, 0.0), "rss_mb": self.rss_mb(name)}

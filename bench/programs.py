@@ -65,8 +65,13 @@ def end_to_end(target: Target, sink: SinkProcess, program: Program) -> Row:
         "lag_ms": round(sent.lag_ms, 1),
         "error": sent.first_error,
         **_arrivals(calls, sent.ids, burst=not program.rate),
-        **_costs(used, sent, len(calls)),
+        **_costs(used, sent, sent.accepted),
     }
+
+
+def warm_up(target: Target, sink: SinkProcess) -> None:
+    """Compiles the JVMs' hot paths and fills caches; its figures are thrown away."""
+    end_to_end(target, sink, Program(name="warm-up", count=5000, rate=1000, lead_ms=500))
 
 
 def _wait_for(sink: SinkProcess, target: Target, count: int, quiet_s: float = QUIET_S) -> None:

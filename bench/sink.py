@@ -11,7 +11,6 @@ import json
 import os
 import select
 import socket
-import sys
 import time
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"

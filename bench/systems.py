@@ -14,8 +14,8 @@ from pathlib import Path
 
 import redis
 
-from bench.processes import STACK, Guard, Process, wait_until
 from bench.ports import free_port
+from bench.processes import STACK, Guard, Process, wait_until
 
 READY_S = 60.0
 

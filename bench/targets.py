@@ -70,11 +70,10 @@ class CeleryTarget:
         self.pids: dict[str, int] = {}
         ports = start_stack(guard, folder / "stack", "redis", self.pids)
         self._environ = {"BENCH_BROKER": f"redis://127.0.0.1:{ports['redis']}/0"}
-        options = "--without-gossip --without-mingle --without-heartbeat -l info"
+        options = f"-P gevent -c {CELERY_CONCURRENCY} -l warning --without-gossip --without-mingle"
         self._worker = Process(
             guard,
-            ["-m", "celery", "-A", "bench.celery_app", "worker", "-P", "gevent"]
-            + ["-c", str(CELERY_CONCURRENCY), *options.split()],
+            ["-m", "celery", "-A", "bench.celery_app", "worker", *options.split()],
             log=folder / "celery.log",
             environ=self._environ,
         )

@@ -6,6 +6,7 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    disable_created_metrics,
     generate_latest,
 )
 
@@ -16,6 +17,7 @@ class Metrics:
     """Names begin with `soraka_`; times are in seconds."""
 
     def __init__(self) -> None:
+        disable_created_metrics()
         r = self.registry = CollectorRegistry()
         self.requests = Counter(
             "soraka_requests",

@@ -17,18 +17,22 @@ MAX_HOSTS = 10_000
 MIN_DELAY_MS = 20
 MAX_DELAY_MS = 60_000
 """A host that recovers is tried again with everything within this time."""
-_FIRST_GUESS_MS = 50.0
-_WEIGHT = 0.1
+_FIRST_GUESS_MS = 20.0
+_WEIGHT = 0.2
 
 
 @dataclass(slots=True)
 class _Gate:
-    """`mean_ms` is the moving mean of durations; `line_end` when the last sent away comes back."""
+    """`mean_ms` is the moving mean of durations; `line_end` when the last sent away comes back.
+
+    `moved` is when a call last entered or left: all that run are at least that old.
+    """
 
     running: int = 0
     waiting: "deque[AsyncResult[bool]]" = field(default_factory=deque)
     mean_ms: float = _FIRST_GUESS_MS
     line_end: float = 0.0
+    moved: float = 0.0
 
 
 class Gates:
@@ -53,6 +57,7 @@ class Gates:
             return False
         if gate.running < self._limit:
             gate.running += 1
+            gate.moved = _now_ms()
             return True
         if wait_s <= 0 or len(gate.waiting) >= self._limit:
             return False
@@ -73,14 +78,16 @@ class Gates:
         """A call ended; the next that waits takes its place."""
         gate = self._gates[host]
         gate.mean_ms += _WEIGHT * (duration_ms - gate.mean_ms)
+        gate.moved = _now_ms()
         self._next(gate)
 
     def come_back_ms(self, host: Origin) -> int:
         """For one that was not let in: after what time to try again."""
         gate = self._gate(host)
-        now = time.monotonic() * 1000
-        soonest = now + max(MIN_DELAY_MS, gate.mean_ms * (1 + len(gate.waiting) / self._limit))
-        gate.line_end = max(gate.line_end, soonest) + gate.mean_ms / self._limit
+        now = _now_ms()
+        call_ms = max(gate.mean_ms, now - gate.moved if gate.running else 0)
+        soonest = now + max(MIN_DELAY_MS, call_ms * (1 + len(gate.waiting) / self._limit))
+        gate.line_end = max(gate.line_end, soonest) + call_ms / self._limit
         gate.line_end = min(gate.line_end, now + MAX_DELAY_MS)
         return int(gate.line_end - now)
 
@@ -121,3 +128,7 @@ class Gates:
             host, gate = self._gates.popitem(last=False)
             if gate.running:
                 self._gates[host] = gate
+
+
+def _now_ms() -> float:
+    return time.monotonic() * 1000

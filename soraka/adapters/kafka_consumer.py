@@ -15,6 +15,7 @@ from gevent.event import Event
 from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import KafkaError
+from kafka.future import Future
 
 from soraka.adapters.kafka_client import opened, translated
 from soraka.errors import LogUnavailable
@@ -30,7 +31,7 @@ SETTINGS = {
     "enable_auto_commit": False,
     # A member that was killed loses its partitions after 6 s, one whose loop stands still after 60.
     "session_timeout_ms": 6000,
-    "heartbeat_interval_ms": 2000,
+    "heartbeat_interval_ms": 1000,
     "max_poll_interval_ms": 60_000,
     "request_timeout_ms": 10_000,
     "max_poll_records": MAX_RECORDS,
@@ -83,6 +84,7 @@ class KafkaLogConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
                 **SETTINGS,
             )
             self._cluster = network.cluster
+            _remember_joins(self._consumer._coordinator)
             self._consumer.subscribe(pattern=f"^{re.escape(topic_prefix)}.*", listener=self)
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
@@ -101,6 +103,11 @@ class KafkaLogConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._send_commit()
         with translated():
             fetched = self._consumer.poll(timeout_ms=timeout_ms)
+            for tp in self._made_anew():
+                # What we hold of it may come of either topic: read the new one from its start.
+                self._own(tp)
+                self._consumer.seek_to_beginning(tp)
+                fetched.pop(tp, None)
         batches = (self._batch(tp, records) for tp, records in fetched.items())
         return [batch for batch in batches if batch is not None]
 
@@ -137,6 +144,14 @@ class KafkaLogConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         except KafkaError as exc:
             log.warning("kafka.close_failed", extra={"reason": repr(exc)})
 
+    def _made_anew(self) -> list[TopicPartition]:
+        """Partitions of topics that were deleted and made again."""
+        return [
+            tp
+            for tp, owned in self._owned.items()
+            if self._cluster.topic_id(tp.topic) not in (None, owned.topic_id)
+        ]
+
     def _own(self, tp: TopicPartition) -> _Owned:
         topic_id = self._cluster.topic_id(tp.topic)
         owned = _Owned(next(self._epochs), _name(tp, topic_id), topic_id)
@@ -146,11 +161,6 @@ class KafkaLogConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
     def _batch(self, tp: TopicPartition, records: Sequence[Any]) -> Batch | None:
         owned = self._owned.get(tp)
         if owned is None:
-            return None
-        if self._cluster.topic_id(tp.topic) not in (None, owned.topic_id):
-            # Made anew. What we hold may come of either topic: read the new one from its start.
-            self._own(tp)
-            self._consumer.seek_to_beginning(tp)
             return None
         first, last = records[0].offset, records[-1].offset
         if owned.joined and first != owned.position:
@@ -187,6 +197,24 @@ class KafkaLogConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
                 answered = Event()
                 self._commit.add_both(lambda _, event=answered: event.set())
                 answered.wait(max(0.0, deadline - time.monotonic()))
+
+
+def _remember_joins(coordinator: Any) -> None:
+    """Hands a join that completed between two polls to the next poll, as if it came just now.
+
+    kafka-python 3.0.12 forgets it and joins once more, for which every other member has to join
+    again, too: with a few members busy between their polls the rebalancing never ends.
+    """
+    join_group = coordinator.join_group_async
+
+    async def join_group_async(timeout_ms: float | None = None) -> Any:
+        done = coordinator._join_task
+        if done is not None and done.succeeded():
+            coordinator._join_task = under_way = Future()
+            coordinator._net.call_soon(lambda: under_way.success(done.value))
+        return await join_group(timeout_ms=timeout_ms)
+
+    coordinator.join_group_async = join_group_async
 
 
 def _name(tp: TopicPartition, topic_id: UUID | None) -> str:

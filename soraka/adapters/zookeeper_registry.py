@@ -257,9 +257,7 @@ class ZookeeperRegistry:
             return True
         if found.incarnation == instance.incarnation:
             return False
-        return (
-            new or node.session == self._client.session() or found.started_at < instance.started_at
-        )
+        return new or found.started_at < instance.started_at
 
 
 def _decode(directory: str, name: str, data: bytes) -> Instance | Topic | None:

@@ -88,6 +88,13 @@ def test_those_sent_away_come_back_as_fast_as_the_host_answers() -> None:
     assert gates.come_back_ms(B) < 200
 
 
+def test_a_host_that_hangs_is_taken_for_as_slow_as_it_shows() -> None:
+    gates = Gates(1)
+    gates.enter(A, 0)
+    gevent.sleep(0.3)
+    assert gates.come_back_ms(A) >= 600
+
+
 def test_a_delay_has_bounds() -> None:
     gates = Gates(1)
     gates.enter(A, 0)

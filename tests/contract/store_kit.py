@@ -1,0 +1,128 @@
+"""What the tests of the store share: a clock to turn, messages, and the stores themselves."""
+
+import contextlib
+import itertools
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from soraka.adapters.redis_store import RedisStore
+from soraka.adapters.sqlite_store import SqliteStore
+from soraka.message import Callback, Command, CommandKind, Message
+from soraka.ports import Entry, FullStore, NewCommand, NewMessage
+from soraka.wire import encode
+
+TOPIC = "orders"
+OWNER = "10.0.0.1:30002"
+OTHER = "10.0.0.2:30002"
+MARGIN = 2_000
+TTR = 1_000
+LEASE = TTR + MARGIN
+EARLY = 600_000
+HOUR = 3_600_000
+SETTINGS = {
+    "retention_ms": HOUR,
+    "dead_retention_ms": 2 * HOUR,
+    "lease_margin_ms": MARGIN,
+    "early_ms": EARLY,
+}
+_numbers = itertools.count()
+
+
+class TurnedClock:
+    """A clock that stands still until it is turned."""
+
+    def __init__(self) -> None:
+        self.now = time.time_ns() // 1_000_000
+
+    def __call__(self) -> int:
+        return self.now
+
+    def turn(self, ms: int) -> None:
+        self.now += ms
+
+
+def uuid7(at: int, random: int | None = None) -> str:
+    """A UUIDv7 made at `at` ms; numbered, or with 62 random bits."""
+    low = next(_numbers) if random is None else random
+    return str(uuid.UUID(int=at << 80 | 7 << 76 | 2 << 62 | low & (1 << 62) - 1))
+
+
+def message(due_at: int, **other: Any) -> Message:
+    """Made at its due time."""
+    return Message(
+        **{
+            "msg_id": uuid7(due_at),
+            "topic": TOPIC,
+            "created_at": due_at,
+            "due_at": due_at,
+            "ttr_ms": TTR,
+            "callback": Callback(method="POST", url="http://h/é", params='{"a": 1}'),
+            **other,
+        }
+    )
+
+
+def cancel(msg_id: str, command_id: str | None = None, topic: str = TOPIC) -> Command:
+    return Command(
+        command_id=command_id or f"c{next(_numbers)}",
+        msg_id=msg_id,
+        topic=topic,
+        kind=CommandKind.CANCEL,
+    )
+
+
+def add_time(
+    msg_id: str, add_ms: int, command_id: str | None = None, topic: str = TOPIC
+) -> Command:
+    return Command(
+        command_id=command_id or f"c{next(_numbers)}",
+        msg_id=msg_id,
+        topic=topic,
+        kind=CommandKind.ADD_TIME,
+        add_ms=add_ms,
+    )
+
+
+def entry(position: int, record: Message | Command, owner: str = OWNER) -> Entry:
+    if isinstance(record, Message):
+        return NewMessage(position, record, owner, encode(record))
+    return NewCommand(position, record)
+
+
+def put(store: FullStore, *records: Message | Command, owner: str = OWNER) -> tuple[int, ...]:
+    """Schedules the records behind what the store has read of partition `p`."""
+    previous = store.positions("p")
+    first = max(previous) + 1
+    entries = [entry(first + i, record, owner) for i, record in enumerate(records)]
+    return store.schedule("p", previous, first + len(records) - 1, entries)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)
+
+
+@contextlib.contextmanager
+def redis_store(
+    url: str, *, shards: int = 4, flush: bool = True, **other: Any
+) -> Iterator[RedisStore]:
+    if flush:
+        with redis.Redis.from_url(url) as client:
+            client.flushall()
+    store = RedisStore(url=url, shards=shards, **{**SETTINGS, **other})
+    with contextlib.closing(store):
+        yield store
+
+
+@contextlib.contextmanager
+def sqlite_store(path: Path, **other: Any) -> Iterator[SqliteStore]:
+    store = SqliteStore(path=path, **{**SETTINGS, **other})
+    with contextlib.closing(store):
+        yield store

@@ -1,0 +1,311 @@
+"""The store when its server is away, full, or has lost the tail of what it wrote."""
+
+import contextlib
+import random
+import socket
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import gevent
+import pytest
+import redis
+
+from soraka.adapters.redis_store import RedisStore
+from soraka.errors import Gap, StoreUnavailable
+from soraka.message import Command, Message, State
+from soraka.ports import ClaimKind, Ended, FullStore, Outcome
+from tests.contract.store_kit import (
+    EARLY,
+    OWNER,
+    TurnedClock,
+    add_time,
+    cancel,
+    entry,
+    message,
+    put,
+    redis_store,
+    sqlite_store,
+    wait_for,
+)
+from tests.servers import Server
+
+RECORDS = 12_000
+BATCH = 50
+KILLS = 4
+
+
+@pytest.fixture
+def store(redis_server: Server) -> Iterator[RedisStore]:
+    with redis_store(redis_server.url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def admin(redis_server: Server) -> Iterator["redis.Redis"]:
+    with redis.Redis.from_url(redis_server.url) as client:
+        yield client
+
+
+def test_scripts_the_server_forgot_are_sent_again(store: RedisStore, admin: "redis.Redis") -> None:
+    m, early = message(store.now_ms()), message(store.now_ms())
+    admin.script_flush()
+    put(store, m)
+    admin.script_flush()
+    assert store.command([cancel(early.msg_id)]) == ["early"]
+    admin.script_flush()
+    (claim,) = store.claim([m.msg_id])
+    assert (claim.kind, claim.attempt) == (ClaimKind.FIRE, 1)
+    admin.script_flush()
+    assert store.settle([Outcome(m.msg_id, 1, Ended.RETRY)]) == [True]
+    admin.script_flush()
+    assert store.owners() == {OWNER}
+
+
+def test_away_it_is_unavailable_and_back_it_goes_on(
+    store: RedisStore, redis_server: Server
+) -> None:
+    messages = [message(store.now_ms()) for _ in range(50)]
+    positions = put(store, *messages)
+    before = time.monotonic()
+    with redis_server.outage():
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable):
+                store.claim([messages[0].msg_id])
+        with pytest.raises(StoreUnavailable):
+            store.positions("p")
+        assert time.monotonic() - before < 10
+    assert store.positions("p") == positions
+    assert {c.kind for c in store.claim([m.msg_id for m in messages])} == {ClaimKind.FIRE}
+
+
+def test_a_server_that_does_not_answer_is_unavailable_in_time() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        with redis_store(url, flush=False, timeout_ms=300) as store:
+            before = time.monotonic()
+            with pytest.raises(StoreUnavailable):
+                store.claim(["x"])
+            assert time.monotonic() - before < 5
+
+
+def test_a_call_given_up_leaves_no_answers_to_the_next(store: RedisStore) -> None:
+    messages = [message(store.now_ms()) for _ in range(300)]
+    ids = [m.msg_id for m in messages]
+    put(store, *messages)
+    for wait in (0, 0.0005, 0.001, 0.002, 0.004):
+        with contextlib.suppress(gevent.Timeout), gevent.Timeout(wait):
+            store.get(ids)
+        assert store.totals().pending == {OWNER: 300}
+        found = store.get(ids)
+        assert [s and s.message.msg_id for s in found] == ids
+
+
+def test_a_pool_in_use_makes_callers_wait(redis_server: Server) -> None:
+    with redis_store(redis_server.url, max_connections=2) as store:
+        m = message(store.now_ms())
+        put(store, m)
+        readers = [gevent.spawn(store.get, [m.msg_id]) for _ in range(50)]
+        gevent.joinall(readers, timeout=20, raise_error=True)
+        assert [r.get() for r in readers] == [store.get([m.msg_id])] * 50
+
+
+def test_full_it_takes_no_new_messages_but_serves_those_it_has(
+    store: RedisStore, admin: "redis.Redis"
+) -> None:
+    now = store.now_ms()
+    called, cancelled, moved = message(now), message(now), message(now)
+    positions = put(store, called, cancelled, moved)
+    admin.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(StoreUnavailable):
+            put(store, message(now))
+        assert store.positions("p") == positions
+        assert store.command([cancel(cancelled.msg_id), add_time(moved.msg_id, 5)]) == [
+            "applied",
+            "applied",
+        ]
+        (claim,) = store.claim([called.msg_id])
+        assert claim.kind is ClaimKind.FIRE
+        assert store.settle([Outcome(called.msg_id, claim.attempt, Ended.DEAD, 0, "r")]) == [True]
+        assert store.owners() == {OWNER}
+    finally:
+        admin.config_set("maxmemory", 0)
+    put(store, message(now))
+
+
+def test_a_server_that_refuses_writes_is_unavailable(
+    store: RedisStore, admin: "redis.Redis"
+) -> None:
+    m = message(store.now_ms())
+    put(store, m)
+    admin.replicaof("127.0.0.1", 1)
+    try:
+        with pytest.raises(StoreUnavailable):
+            store.claim([m.msg_id])
+    finally:
+        admin.replicaof("NO", "ONE")
+    assert store.claim([m.msg_id])[0].kind is ClaimKind.FIRE
+
+
+def test_sqlite_closed_is_unavailable(tmp_path: Path) -> None:
+    with sqlite_store(tmp_path / "s.db") as store:
+        store.close()
+        with pytest.raises(StoreUnavailable):
+            store.owners()
+
+
+def test_sqlite_that_cannot_be_opened_is_unavailable(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable), sqlite_store(tmp_path / "none" / "s.db"):
+        pass
+
+
+def test_sqlite_removes_what_is_past_its_retention(tmp_path: Path) -> None:
+    clock = TurnedClock()
+    with sqlite_store(tmp_path / "s.db", now_ms=clock, retention_ms=10) as store:
+        early = message(clock.now)
+        messages = [message(clock.now) for _ in range(50)]
+        store.command([cancel(early.msg_id)])
+        put(store, *messages)
+        store.command([cancel(m.msg_id) for m in messages])
+        clock.turn(EARLY)
+        store.settle([])
+        counts = "SELECT (SELECT count(*) FROM message), (SELECT count(*) FROM early)"
+        assert store._query(counts) == [(0, 0)]
+
+
+def test_redis_forgets_the_index_of_dead_letters_past_their_retention(
+    redis_server: Server, admin: "redis.Redis"
+) -> None:
+    clock = TurnedClock()
+    with redis_store(redis_server.url, shards=1, now_ms=clock, dead_retention_ms=50) as store:
+        first, second = message(clock.now), message(clock.now)
+        put(store, first, second)
+        store.claim([first.msg_id, second.msg_id])
+        store.settle([Outcome(first.msg_id, 1, Ended.DEAD)])
+        clock.turn(51)
+        store.settle([Outcome(second.msg_id, 1, Ended.DEAD)])
+        assert admin.zrange("{0}:dead", 0, -1) == [second.msg_id.encode()]
+
+
+def test_redis_leaves_nothing_behind(store: RedisStore, admin: "redis.Redis") -> None:
+    """Only the positions, the counters and the finished records, and those expire."""
+    now = store.now_ms()
+    messages = [message(now) for _ in range(40)]
+    store.command([cancel(m.msg_id) for m in messages[:10]])
+    put(store, *messages)
+    claims = store.claim([m.msg_id for m in messages])
+    outcomes = zip(messages, claims, strict=True)
+    store.settle([Outcome(m.msg_id, c.attempt, Ended.SUCCEEDED) for m, c in outcomes])
+    assert store.owners() == set()
+    kinds: set[bytes] = set()
+    for key in admin.scan_iter():
+        kind = key.split(b":")[1]
+        kinds.add(kind)
+        assert admin.ttl(key) > 0 or kind in {b"hw", b"n"}, key
+    assert kinds == {b"m", b"hw", b"n"}
+
+
+# ------------------------------------------------------------------- the tail cut off
+
+
+class Reader:
+    """Reads a log into the store, in the way that center does, until it is stopped."""
+
+    def __init__(self, store: FullStore, log: list[Message | Command]) -> None:
+        self.read = 0
+        self.allowed = 0
+        self.gaps = 0
+        self._store = store
+        self._log = log
+        self._known = store.positions("p")
+
+    def run(self) -> None:
+        """Returns when all of the log is in the store."""
+        while self.allowed < len(self._log) or min(self._known) < len(self._log) - 1:
+            try:
+                self._step()
+            except Gap as gap:
+                self.gaps += 1
+                self._known = gap.positions
+                self.read = min(gap.positions) + 1
+            except StoreUnavailable:
+                gevent.sleep(0.01)
+
+    def _step(self) -> None:
+        """At the end of what it may read, an empty batch shows whether the store lost some."""
+        batch = self._log[self.read : min(self.read + BATCH, self.allowed)]
+        entries = [entry(self.read + i, record) for i, record in enumerate(batch)]
+        last = self.read + len(batch) - 1
+        self._known = self._store.schedule("p", self._known, last, entries)
+        self.read = last + 1
+        gevent.sleep(0.001)
+
+
+def a_log(chance: random.Random, now: int) -> list[Message | Command]:
+    """Messages, of some a repetition, and commands on earlier ones."""
+    log: list[Message | Command] = []
+    messages: list[Message] = []
+    for _ in range(RECORDS):
+        draw = chance.random()
+        if not messages or draw < 0.7:
+            messages.append(message(now + 60_000))
+            log.append(messages[-1])
+        elif draw < 0.75:
+            log.append(chance.choice(messages[-200:]))
+        elif draw < 0.95:
+            log.append(add_time(chance.choice(messages[-200:]).msg_id, 1))
+        else:
+            log.append(cancel(chance.choice(messages[-200:]).msg_id))
+    return log
+
+
+def expected(log: list[Message | Command]) -> dict[str, tuple[State, int]]:
+    """State and added time of each message."""
+    ends: dict[str, tuple[State, int]] = {}
+    for record in log:
+        state, added = ends.get(record.msg_id, (State.PENDING, 0))
+        if isinstance(record, Command) and state is State.PENDING:
+            cancels = record.kind == "cancel"
+            state = State.CANCELLED if cancels else state
+            added += record.add_ms
+        ends[record.msg_id] = (state, added)
+    return ends
+
+
+def cut_tail(server: Server, size: int) -> None:
+    (aof,) = server.dir.rglob("appendonly.aof.*.incr.aof")
+    with aof.open("r+b") as file:
+        file.truncate(max(0, aof.stat().st_size - size))
+
+
+def test_what_a_killed_redis_lost_is_read_again_exactly(
+    store: RedisStore, redis_server: Server
+) -> None:
+    chance = random.Random(7)
+    log = a_log(chance, store.now_ms())
+    reader = Reader(store, log)
+    reading = gevent.spawn(reader.run)
+    for kill in range(1, KILLS + 1):
+        reader.allowed = kill * RECORDS // (KILLS + 1)
+        wait_for(partial(_read_most, reader))
+        with redis_server.outage():
+            cut_tail(redis_server, chance.randrange(20_000, 200_000))
+    reader.allowed = RECORDS
+    reading.get(timeout=40)
+    assert reader.gaps > 0, "nothing was lost: the test shows nothing"
+    ends = expected(log)
+    found = store.get(list(ends))
+    assert {
+        s.message.msg_id: (s.state, s.due_at - s.message.due_at) for s in found if s is not None
+    } == ends
+    totals = store.totals()
+    assert totals.scheduled == len(ends)
+    assert totals.cancelled == sum(state is State.CANCELLED for state, _ in ends.values())
+    pending = {i for i, (state, _) in ends.items() if state is State.PENDING}
+    assert {d.msg_id for d in store.due(OWNER, 1 << 52, RECORDS)} == pending
+
+
+def _read_most(reader: Reader) -> bool:
+    return reader.read > reader.allowed - RECORDS // 20

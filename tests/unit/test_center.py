@@ -1,0 +1,258 @@
+"""Center's loops on the embedded log and store: what they do when things are not as expected."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from uuid_utils import uuid7
+
+from center.consume import Consume
+from center.reconcile import Reconcile
+from center.workers import Workers
+from soraka import wire
+from soraka.adapters.local_registry import LocalRegistry
+from soraka.adapters.sqlite_log import SqliteLog
+from soraka.adapters.sqlite_store import SqliteStore
+from soraka.clock import StoreClock
+from soraka.errors import StoreUnavailable
+from soraka.message import (
+    NO_OWNER,
+    Callback,
+    Command,
+    CommandKind,
+    Instance,
+    Message,
+    State,
+    Topic,
+)
+from soraka.metrics import Metrics
+from soraka.ports import DueId, Entry, Record
+
+DAY_MS = 24 * 3600 * 1000
+TOPIC = "orders"
+
+
+class Store(SqliteStore):
+    """The real one, which can be told to be away."""
+
+    away = 0
+
+    def schedule(
+        self, partition: str, previous: tuple[int, ...], last: int, entries: Sequence[Entry]
+    ) -> tuple[int, ...]:
+        if self.away:
+            self.away -= 1
+            raise StoreUnavailable("told so")
+        return super().schedule(partition, previous, last, entries)
+
+
+def _store(path: Path) -> Store:
+    return Store(
+        path=path,
+        retention_ms=DAY_MS,
+        dead_retention_ms=DAY_MS,
+        lease_margin_ms=2000,
+        early_ms=60_000,
+    )
+
+
+class Rig:
+    """Log, store and registry of one test, and a center on them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log = SqliteLog(
+            path=folder / "log.db",
+            retention_ms=DAY_MS,
+            append_timeout_ms=3000,
+            max_inflight_bytes=1 << 24,
+        )
+        self.log.create_topic(TOPIC)
+        self.registry = LocalRegistry(path=None)
+        self.registry.put_topic(Topic(name=TOPIC), create=True)
+        self.metrics = Metrics()
+        self.workers = Workers(self.registry, rpc_timeout_ms=200)
+        self.use(_store(folder / "store.db"))
+
+    def use(self, store: Store) -> None:
+        """A center that knows nothing yet, on `store`."""
+        self.store = store
+        clock = StoreClock(store)
+        clock.sync()
+        self.consumer = self.log.consumer("center")
+        self.consume = Consume(
+            log=self.log,
+            consumer=self.consumer,
+            store=store,
+            workers=self.workers,
+            clock=clock,
+            metrics=self.metrics,
+            horizon_ms=3000,
+        )
+        self.reconcile = Reconcile(
+            store=store,
+            workers=self.workers,
+            clock=clock,
+            metrics=self.metrics,
+            horizon_ms=3000,
+        )
+
+    def worker(self, address: str) -> Instance:
+        made = Instance(service="worker", address=address, incarnation=address)
+        self.registry.register(made)
+        return made
+
+    def append(self, count: int = 1, *, topic: str = TOPIC) -> list[str]:
+        now = self.store.now_ms()
+        messages = [
+            Message(
+                msg_id=str(uuid7()),
+                topic=topic,
+                created_at=now,
+                due_at=now + DAY_MS,
+                ttr_ms=1000,
+                callback=Callback(method="GET", url="http://127.0.0.1/"),
+            )
+            for _ in range(count)
+        ]
+        self.log.append(TOPIC, [Record(m.msg_id, wire.encode(m)) for m in messages])
+        return [m.msg_id for m in messages]
+
+    def read(self) -> None:
+        """Turns until the store has all of the log."""
+        for _ in range(20):
+            self.consume.turn()
+            if self.consumer.lag() == 0:
+                return
+        raise AssertionError("after 20 turns the log is not read")
+
+    def owners_of(self, msg_ids: Sequence[str]) -> list[str | None]:
+        return [stored and stored.owner for stored in self.store.get(msg_ids)]
+
+    def close(self) -> None:
+        self.consumer.close()
+        self.workers.close()
+        self.store.close()
+        self.registry.close()
+        self.log.close()
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    made = Rig(tmp_path)
+    yield made
+    made.close()
+
+
+def test_messages_go_to_the_workers_in_turn(rig: Rig) -> None:
+    rig.worker("127.0.0.1:1")
+    rig.worker("127.0.0.1:2")
+    ids = rig.append(4)
+    rig.read()
+    assert sorted(map(str, rig.owners_of(ids))) == ["127.0.0.1:1"] * 2 + ["127.0.0.1:2"] * 2
+
+
+def test_a_record_that_cannot_be_decoded_is_put_aside_and_the_rest_goes_on(rig: Rig) -> None:
+    (first,) = rig.append()
+    rig.log.append(TOPIC, [Record("poison", b"\x01\xff\xff")])
+    (last,) = rig.append()
+    rig.read()
+    assert all(rig.store.get([first, last]))
+    assert rig.metrics.undecodable._value.get() == 1
+
+
+def test_while_the_store_is_away_nothing_is_skipped(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("center.consume.BACK_OFF_S", 0.01)
+    ids = rig.append(3)
+    rig.store.away = 2
+    rig.read()
+    assert all(rig.store.get(ids))
+
+
+def test_a_store_that_lost_its_tail_is_read_up_again(rig: Rig) -> None:
+    early = rig.append(5)
+    rig.read()
+    rig.consume.commit()
+    # the consumer group stands after these five; the new store has none of them
+    rig.store.close()
+    rig.consumer.close()
+    rig.use(_store(rig.folder / "restored.db"))
+    late = rig.append(2)
+    rig.read()
+    assert all(rig.store.get(early + late))
+
+
+def test_a_gap_in_mid_run_sends_center_back(rig: Rig) -> None:
+    ids = rig.append(5)
+    rig.read()
+    # the same center goes on, on a store that has forgotten
+    lost = _store(rig.folder / "lost.db")
+    rig.store.close()
+    rig.store = rig.consume._store = lost
+    ids += rig.append(2)
+    rig.read()
+    assert rig.metrics.gaps._value.get() == 1
+    assert all(rig.store.get(ids))
+
+
+def test_a_cancel_in_the_log_is_applied(rig: Rig) -> None:
+    (msg_id,) = rig.append()
+    command = Command(command_id="c", msg_id=msg_id, topic=TOPIC, kind=CommandKind.CANCEL)
+    rig.log.append(TOPIC, [Record(msg_id, wire.encode(command))])
+    rig.read()
+    (stored,) = rig.store.get([msg_id])
+    assert stored is not None
+    assert stored.state is State.CANCELLED
+
+
+def test_messages_without_an_owner_go_to_the_first_worker_that_comes(rig: Rig) -> None:
+    ids = rig.append(1200)
+    rig.read()
+    assert set(rig.owners_of(ids)) == {NO_OWNER}
+    rig.reconcile.turn()
+    assert set(rig.owners_of(ids)) == {NO_OWNER}
+    rig.worker("127.0.0.1:1")
+    rig.reconcile.turn()
+    assert set(rig.owners_of(ids)) == {"127.0.0.1:1"}
+    assert rig.store.owners() == {"127.0.0.1:1"}
+
+
+def test_an_owner_must_be_absent_twice_running(rig: Rig) -> None:
+    gone = rig.worker("127.0.0.1:1")
+    ids = rig.append(2)
+    rig.read()
+    rig.reconcile.turn()
+    rig.worker("127.0.0.1:2")
+    rig.registry.unregister(gone)
+    rig.reconcile.turn()
+    assert set(rig.owners_of(ids)) == {"127.0.0.1:1"}
+    rig.reconcile.turn()
+    assert set(rig.owners_of(ids)) == {"127.0.0.1:2"}
+
+
+def test_a_topic_keeps_to_its_workers_also_when_taken_over(rig: Rig) -> None:
+    for address in ("127.0.0.1:1", "127.0.0.1:2"):
+        rig.worker(address)
+    gone = rig.worker("127.0.0.1:3")
+    rig.registry.put_topic(Topic(name=TOPIC, workers=("127.0.0.1:3", "127.0.0.1:2")), create=False)
+    ids = rig.append(6)
+    rig.read()
+    assert set(rig.owners_of(ids)) == {"127.0.0.1:2", "127.0.0.1:3"}
+    rig.registry.unregister(gone)
+    for _ in range(2):
+        rig.reconcile.turn()
+    assert set(rig.owners_of(ids)) == {"127.0.0.1:2"}
+
+
+def test_hand_back_balances_anew_and_moves_only_what_the_worker_owns(rig: Rig) -> None:
+    rig.worker("127.0.0.1:1")
+    ids = rig.append(4)
+    rig.read()
+    rig.worker("127.0.0.1:2")
+    due = rig.store.now_ms() + DAY_MS
+    pairs = [(TOPIC, DueId(due, msg_id)) for msg_id in ids]
+    assert rig.reconcile.hand_back("127.0.0.1:9", pairs) == 0
+    assert rig.reconcile.hand_back("127.0.0.1:1", pairs) == 2
+    assert sorted(map(str, rig.owners_of(ids))) == ["127.0.0.1:1"] * 2 + ["127.0.0.1:2"] * 2

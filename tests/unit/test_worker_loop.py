@@ -1,0 +1,680 @@
+"""The loop with the real SQLite store and real sockets."""
+
+import logging
+import socket
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+from gevent.event import Event
+
+import idl
+from soraka import wire
+from soraka.adapters.sqlite_store import SqliteStore
+from soraka.adapters.store_rules import Row, Rules
+from soraka.config import WorkerConfig
+from soraka.errors import PeerUnavailable, StoreUnavailable
+from soraka.message import Callback, Command, CommandKind, Message, State, Stored
+from soraka.ports import Claim, DueId, Ended, NewMessage, Outcome, Verdict
+from tests.unit.sinks import Seen, Sink, eventually, ok, raw, sink
+from worker.callback import Caller
+from worker.loop import Loop
+from worker.rpc import Handler
+
+OWNER = "10.0.0.1:30002"
+
+
+class Delaying(Rules):
+    """RELEASED with its delay, as the port says."""
+
+    def settle(self, row: Row | None, outcome: Outcome, now: int) -> bool:
+        settled = super().settle(row, outcome, now)
+        if settled and row is not None and outcome.ended is Ended.RELEASED:
+            row.due_at = max(row.due_at, now + outcome.delay_ms)
+        return settled
+
+
+class Switched:
+    """The real store, which can be cut off: before a call takes effect, or after it."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._store = store
+        self.down = False
+        self.answers_lost = False
+        self.claimed: Callable[[], None] = lambda: None
+        self.claims: list[int] = []
+        self.settles: list[int] = []
+        self.pages = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def claim(self, msg_ids: Sequence[str]) -> list[Claim]:
+        self.claims.append(len(msg_ids))
+        claims: list[Claim] = self._through(self._store.claim, msg_ids)
+        self.claimed()
+        return claims
+
+    def settle(self, outcomes: Sequence[Outcome]) -> list[bool]:
+        self.settles.append(len(outcomes))
+        return self._through(self._store.settle, outcomes)
+
+    def due(self, owner: str, until: int, limit: int) -> list[DueId]:
+        rows: list[DueId] = self._through(self._store.due, owner, until, limit)
+        self.pages += 1
+        return rows
+
+    def _through(self, method: Callable[..., Any], *args: Any) -> Any:
+        if self.down:
+            raise StoreUnavailable("switched off")
+        answer = method(*args)
+        if self.answers_lost:
+            raise StoreUnavailable("the answer was lost")
+        return answer
+
+
+class Rig:
+    """A store and any number of loops on it."""
+
+    def __init__(self, path: Path) -> None:
+        self.real = SqliteStore(
+            path=path,
+            retention_ms=600_000,
+            dead_retention_ms=600_000,
+            lease_margin_ms=400,
+            early_ms=60_000,
+            rules=Delaying,
+        )
+        self.store = Switched(self.real)
+        self.position = 0
+        self.loops: list[Loop] = []
+        self.caller = Caller(max_response_bytes=4096)
+        self.fired: list[tuple[str, int]] = []
+        self.done: list[tuple[str, Ended, int, str]] = []
+
+    def now(self) -> int:
+        return self.real.now_ms()
+
+    def loop(self, *, start: bool = True, store: Any = None, **options: Any) -> Loop:
+        extra = {
+            name: options.pop(name) for name in ("hand_back", "owner", "call") if name in options
+        }
+        config = WorkerConfig(**{"page_ms": 100, "horizon_ms": 1000, **options})
+        made = Loop(
+            **{"owner": OWNER, "call": self.caller, **extra},
+            store=store or self.store,
+            clock=self.real,
+            config=config,
+            on_fire=lambda *args: self.fired.append(args),
+            on_done=lambda *args: self.done.append(args),
+        )
+        self.loops.append(made)
+        if start:
+            made.start()
+        return made
+
+    def put(
+        self,
+        url: str,
+        *,
+        in_ms: int = 0,
+        count: int = 1,
+        owner: str = OWNER,
+        method: str = "POST",
+        params: str | None = '{"a":1}',
+        ttr_ms: int = 1000,
+        retry_ms: tuple[int, ...] = (),
+    ) -> list[str]:
+        """Messages in the store; their ids."""
+        now = self.now()
+        messages = [
+            Message(
+                msg_id=str(uuid.uuid4()),
+                topic="orders",
+                created_at=now,
+                due_at=now + in_ms,
+                ttr_ms=ttr_ms,
+                callback=Callback(method=method, url=url, params=params),
+                retry_ms=retry_ms,
+            )
+            for _ in range(count)
+        ]
+        before = self.position
+        self.position += count
+        entries = [
+            NewMessage(before + i + 1, m, owner, wire.encode(m)) for i, m in enumerate(messages)
+        ]
+        self.real.schedule("p", (before if before else -1,), self.position, entries)
+        return [m.msg_id for m in messages]
+
+    def stored(self, msg_id: str) -> Stored:
+        (found,) = self.real.get([msg_id])
+        assert found is not None
+        return found
+
+    def ends(self, msg_id: str, limit_s: float = 5.0) -> Stored:
+        """Waits until it is finished."""
+        eventually(lambda: self.stored(msg_id).state is not State.PENDING, limit_s)
+        return self.stored(msg_id)
+
+    def all_end(self, msg_ids: Sequence[str], state: State, limit_s: float = 15.0) -> None:
+        def ended() -> bool:
+            return all(s and s.state is not State.PENDING for s in self.real.get(msg_ids))
+
+        eventually(ended, limit_s)
+        assert Counter(s.state for s in self.real.get(msg_ids) if s) == {state: len(msg_ids)}
+
+    def close(self) -> None:
+        for loop in self.loops:
+            loop.stop()
+        self.caller.close()
+        self.real.close()
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    made = Rig(tmp_path / "store.db")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def server() -> Iterator[Sink]:
+    with sink() as made:
+        yield made
+
+
+def calls(server: Sink) -> Counter[str]:
+    return Counter(seen.headers["soraka-message-id"] for seen in server.seen)
+
+
+def after(seconds: float, then: Any = None) -> Any:
+    def reply(sock: socket.socket, seen: Seen) -> bool | None:
+        gevent.sleep(seconds)
+        return (then or ok())(sock, seen)
+
+    return reply
+
+
+# --------------------------------------------------------------- when
+
+
+def test_a_message_is_called_when_due_not_early_and_not_late(rig: Rig, server: Sink) -> None:
+    rig.loop()
+    waits = {rig.put(server.url, in_ms=ms)[0]: ms for ms in (0, 150, 151, 400, 700)}
+    due = {msg_id: rig.stored(msg_id).due_at for msg_id in waits}
+    rig.all_end(list(waits), State.SUCCEEDED)
+    for seen in server.seen:
+        msg_id = seen.headers["soraka-message-id"]
+        assert int(seen.headers["soraka-due-at"]) == due[msg_id]
+        assert seen.at >= due[msg_id]
+        if waits[msg_id] > 100:  # the first is paged only after it was due
+            assert seen.at - due[msg_id] < 50
+    assert calls(server) == dict.fromkeys(waits, 1)
+    assert [topic for topic, _ in rig.fired] == ["orders"] * 5
+    assert min(late for _, late in rig.fired) >= 0
+    assert [(e, r) for _, e, _, r in rig.done] == [(Ended.SUCCEEDED, "")] * 5
+
+
+def test_a_message_told_of_need_not_be_paged(rig: Rig, server: Sink) -> None:
+    loop = rig.loop(page_ms=900)
+    eventually(lambda: rig.store.pages)
+    (msg_id,) = rig.put(server.url, in_ms=60)
+    due_at = rig.stored(msg_id).due_at
+    assert loop.deliver([(msg_id, due_at), (msg_id, due_at)]) == 1
+    assert loop.deliver([(msg_id, due_at)]) == 0
+    rig.ends(msg_id)
+    assert 0 <= server.seen[0].at - due_at < 50
+
+
+def test_an_earlier_arrival_wakes_the_timer(rig: Rig, server: Sink) -> None:
+    loop = rig.loop(page_ms=900)
+    (late,) = rig.put(server.url, in_ms=800)
+    loop.deliver([(late, rig.stored(late).due_at)])
+    eventually(lambda: rig.store.pages)
+    (early,) = rig.put(server.url, in_ms=100)
+    loop.deliver([(early, rig.stored(early).due_at)])
+    rig.ends(early)
+    assert server.seen[0].at - rig.stored(early).message.due_at < 50
+    assert rig.stored(late).state is State.PENDING
+
+
+def test_what_is_far_off_is_not_held(rig: Rig, server: Sink) -> None:
+    loop = rig.loop()
+    (msg_id,) = rig.put(server.url, in_ms=60_000)
+    assert loop.deliver([(msg_id, rig.stored(msg_id).due_at)]) == 0
+    (soon,) = rig.put(server.url)
+    rig.ends(soon)
+    assert loop.held == 0
+
+
+def test_a_hint_about_nothing_is_dropped(rig: Rig, server: Sink) -> None:
+    loop = rig.loop()
+    assert loop.deliver([("nobody", rig.now()), ("nobody2", rig.now() + 50)]) == 2
+    eventually(lambda: loop.held == 0 and loop.in_flight == 0)
+    (msg_id,) = rig.put(server.url)
+    rig.ends(msg_id)
+    assert len(server.seen) == 1
+
+
+def test_a_hint_too_early_is_corrected_without_a_busy_loop(rig: Rig, server: Sink) -> None:
+    loop = rig.loop(page_ms=900)
+    (msg_id,) = rig.put(server.url, in_ms=500)
+    loop.deliver([(msg_id, rig.now())])
+    rig.ends(msg_id)
+    assert server.seen[0].at >= rig.stored(msg_id).message.due_at
+    assert len(rig.store.claims) <= 4
+
+
+def test_a_clock_ahead_of_the_stores_asks_again_but_not_all_the_time(
+    rig: Rig, server: Sink
+) -> None:
+    loop = rig.loop(start=False)
+    real = rig.real.now_ms
+
+    class Ahead:
+        def now_ms(self) -> int:
+            return real() + 300
+
+    loop._clock = loop._calls._clock = Ahead()
+    loop.start()
+    (msg_id,) = rig.put(server.url, in_ms=600)
+    due_at = rig.stored(msg_id).due_at
+    rig.ends(msg_id)
+    assert 0 <= server.seen[0].at - due_at < 100
+    assert len(rig.store.claims) < 40
+
+
+def test_added_time_and_cancel_hold(rig: Rig, server: Sink) -> None:
+    loop = rig.loop()
+    moved, gone = rig.put(server.url, in_ms=200, count=2)
+    eventually(lambda: loop.held == 2)
+    verdicts = rig.real.command(
+        [
+            Command(
+                command_id="1", msg_id=moved, topic="orders", kind=CommandKind.ADD_TIME, add_ms=300
+            ),
+            Command(command_id="2", msg_id=gone, topic="orders", kind=CommandKind.CANCEL),
+        ]
+    )
+    assert verdicts == [Verdict.APPLIED, Verdict.APPLIED]
+    due_at = rig.stored(moved).due_at
+    rig.ends(moved)
+    assert 0 <= server.seen[0].at - due_at < 50
+    assert calls(server) == {moved: 1}
+
+
+# --------------------------------------------------------------- how it ends
+
+
+def test_retries_by_the_schedule_then_dead(rig: Rig, server: Sink) -> None:
+    server.reply = ok(status="500 No")
+    rig.loop()
+    (msg_id,) = rig.put(server.url, in_ms=200, retry_ms=(150, 300))
+    end = rig.ends(msg_id)
+    assert end.state is State.DEAD
+    assert end.reason == "HTTP 500 (attempt 3, the last)"
+    assert end.attempt == 3
+    assert [seen.headers["soraka-attempt"] for seen in server.seen] == ["1", "2", "3"]
+    times = [seen.at for seen in server.seen]
+    assert 150 <= times[1] - times[0] < 250
+    assert 300 <= times[2] - times[1] < 400
+    assert [ended for _, ended, _, _ in rig.done] == [Ended.RETRY, Ended.RETRY, Ended.DEAD]
+
+
+def test_a_retry_may_succeed(rig: Rig, server: Sink) -> None:
+    replies = [ok(status="500 No"), ok(b'{"result": false}'), ok(b'{"result": true}')]
+    server.reply = lambda sock, seen: replies.pop(0)(sock, seen)
+    rig.loop()
+    (msg_id,) = rig.put(server.url, retry_ms=(50, 50, 50))
+    assert rig.ends(msg_id).state is State.SUCCEEDED
+    assert len(server.seen) == 3
+
+
+def test_410_stops_the_retries(rig: Rig, server: Sink) -> None:
+    server.reply = ok(status="410 Gone")
+    rig.loop()
+    (msg_id,) = rig.put(server.url, retry_ms=(50,))
+    end = rig.ends(msg_id)
+    assert (end.state, end.reason) == (State.DEAD, "HTTP 410")
+    assert len(server.seen) == 1
+
+
+def test_retry_after_is_honoured(rig: Rig, server: Sink) -> None:
+    replies = [ok(status="503 Busy", extra="Retry-After: 1\r\n"), ok()]
+    server.reply = lambda sock, seen: replies.pop(0)(sock, seen)
+    rig.loop()
+    (msg_id,) = rig.put(server.url, retry_ms=(50,))
+    rig.ends(msg_id)
+    first, second = (seen.at for seen in server.seen)
+    assert 1000 <= second - first < 1150
+
+
+def test_a_call_that_outlasts_its_ttr_is_a_failure(rig: Rig, server: Sink) -> None:
+    server.reply = after(5)
+    rig.loop()
+    (msg_id,) = rig.put(server.url, ttr_ms=200)
+    end = rig.ends(msg_id)
+    assert end.reason == "timeout after 200 ms (attempt 1, the last)"
+    assert rig.done[0][2] == pytest.approx(200, abs=100)
+
+
+def test_what_can_never_be_called_is_dead_at_once(rig: Rig, server: Sink) -> None:
+    rig.loop()
+    (bad_url,) = rig.put("ftp://nowhere/", retry_ms=(50,) * 5)
+    (bad_params,) = rig.put(server.url, method="GET", params="[1]", retry_ms=(50,) * 5)
+    assert "callback.url" in rig.ends(bad_url).reason
+    assert "callback.params" in rig.ends(bad_params).reason
+    assert server.seen == []
+
+
+def test_a_broken_record_is_dead(rig: Rig, server: Sink) -> None:
+    rig.loop(start=False)
+    rig.put(server.url)
+    rig.real._thread.run(lambda c: c.execute("UPDATE message SET body = x'00'"))
+    reasons: list[str] = []
+    real = rig.real.settle
+
+    def settle(outcomes: Sequence[Outcome]) -> list[bool]:
+        reasons.extend(o.reason for o in outcomes if o.ended is Ended.DEAD)
+        return real(outcomes)
+
+    rig.real.settle = settle  # type: ignore[method-assign]
+    rig.loops[0].start()
+    eventually(lambda: rig.real.totals().dead == 1)
+    assert "unknown record version" in reasons[0]
+
+
+def test_failed_messages_are_handed_back(rig: Rig, server: Sink) -> None:
+    server.reply = ok(status="500 No")
+    offered: list[tuple[str, DueId]] = []
+    rig.loop(hand_back=offered.extend)
+    msg_ids = rig.put(server.url, count=3, retry_ms=(30_000,))
+    eventually(lambda: len(offered) == 3)
+    assert {topic for topic, _ in offered} == {"orders"}
+    assert {due.msg_id for _, due in offered} == set(msg_ids)
+    for _, due in offered:
+        assert due.due_at == pytest.approx(rig.stored(due.msg_id).due_at, abs=50)
+
+
+def test_handing_back_need_not_succeed(rig: Rig, server: Sink) -> None:
+    asked = []
+
+    def hand_back(messages: list[tuple[str, DueId]]) -> None:
+        asked.append(messages)
+        raise PeerUnavailable("nobody")
+
+    server.reply = ok(status="500 No")
+    rig.loop(hand_back=hand_back)
+    (msg_id,) = rig.put(server.url, retry_ms=(50, 50))
+    assert rig.ends(msg_id).attempt == 3
+    assert len(asked) == 2
+
+
+# --------------------------------------------------------------- bounds and fairness
+
+
+def test_more_messages_than_slots(rig: Rig, server: Sink) -> None:
+    server.reply = after(0.02)
+    loop = rig.loop(max_callbacks=20, max_per_host=100)
+    msg_ids = rig.put(server.url, count=400)
+    rig.all_end(msg_ids, State.SUCCEEDED)
+    assert calls(server) == dict.fromkeys(msg_ids, 1)
+    assert 10 <= server.at_once <= 20
+    eventually(lambda: loop.in_flight == 0)
+
+
+def test_more_messages_than_may_be_held(rig: Rig, server: Sink) -> None:
+    loop = rig.loop(max_held=100, page_ms=900)
+    msg_ids = rig.put(server.url, count=1500)
+    most = 0
+
+    def watch() -> bool:
+        nonlocal most
+        most = max(most, loop.held)
+        return rig.real.totals().succeeded == len(msg_ids)
+
+    eventually(watch, 15)
+    assert most <= 100
+    assert calls(server) == dict.fromkeys(msg_ids, 1)
+
+
+def test_no_more_calls_to_a_host_than_allowed(rig: Rig, server: Sink) -> None:
+    server.reply = after(0.02)
+    rig.loop(max_callbacks=100, max_per_host=5)
+    msg_ids = rig.put(server.url, count=150)
+    rig.all_end(msg_ids, State.SUCCEEDED)
+    assert server.at_once == 5
+    assert calls(server) == dict.fromkeys(msg_ids, 1)
+    assert all(rig.stored(msg_id).attempt == 1 for msg_id in msg_ids)
+
+
+def test_a_host_that_hangs_stops_no_other(rig: Rig, server: Sink) -> None:
+    with sink(after(30)) as hanging:
+        rig.loop(max_callbacks=40, max_per_host=10)
+        stuck = rig.put(hanging.url, count=500, ttr_ms=2000, retry_ms=(1000,))
+        eventually(lambda: hanging.at_once == 10)
+        fine = rig.put(server.url, count=50, in_ms=300)
+        due_at = rig.stored(fine[0]).due_at
+        rig.all_end(fine, State.SUCCEEDED)
+        assert max(seen.at for seen in server.seen) - due_at < 1000
+        assert hanging.at_once == 10
+        # each of the stuck was claimed a few times, not over and over
+        assert sum(rig.store.claims) < 5 * (len(stuck) + len(fine))
+        assert all(s and s.state is State.PENDING for s in rig.real.get(stuck))
+
+
+def test_claims_and_settles_come_in_batches_under_load(rig: Rig, server: Sink) -> None:
+    rig.loop(max_per_host=1000)
+    msg_ids = rig.put(server.url, count=1000, in_ms=300)
+    rig.all_end(msg_ids, State.SUCCEEDED)
+    assert sum(rig.store.claims) == 1000
+    assert len(rig.store.claims) < 100
+    assert max(rig.store.claims) <= 200
+    assert len(rig.store.settles) < 200
+
+
+# --------------------------------------------------------------- what breaks
+
+
+def test_a_store_away_for_a_while_costs_no_call_and_doubles_none(
+    rig: Rig, server: Sink, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    server.reply = after(0.05)
+    loop = rig.loop()
+    msg_ids = [i for n in range(20) for i in rig.put(server.url, count=5, in_ms=50 * n)]
+    eventually(lambda: len(server.seen) >= 20)
+    rig.store.down = True
+    gevent.sleep(0.5)  # messages fall due, and calls end, meanwhile
+    called = len(server.seen)
+    gevent.sleep(0.2)
+    assert len(server.seen) == called < 100
+    assert loop.last_turn_ms() < 1500
+    rig.store.down = False
+    rig.all_end(msg_ids, State.SUCCEEDED)
+    assert calls(server) == dict.fromkeys(msg_ids, 1)
+    said = Counter((r.getMessage(), r.__dict__.get("doing")) for r in caplog.records)
+    assert said["store.unavailable", "claim"] == 1
+    assert said["store.back", "claim"] == 1
+
+
+def test_answers_of_the_store_that_get_lost_double_no_call(rig: Rig, server: Sink) -> None:
+    rig.loop()
+    msg_ids = rig.put(server.url, count=20, in_ms=150, ttr_ms=200)
+    settling = rig.put(server.url.replace("/hook", "/early"), count=20, ttr_ms=200)
+    eventually(lambda: len(server.seen) >= 10)
+    rig.store.answers_lost = True  # claims take leases that nobody learns of
+    gevent.sleep(0.4)
+    rig.store.answers_lost = False
+    rig.all_end(msg_ids + settling, State.SUCCEEDED)
+    assert calls(server) == dict.fromkeys(msg_ids + settling, 1)
+
+
+def test_unsettled_outcomes_are_bounded(rig: Rig, server: Sink) -> None:
+    loop = rig.loop(max_callbacks=10)
+    real = rig.store.settle
+
+    def failing(outcomes: Sequence[Outcome]) -> list[bool]:
+        raise StoreUnavailable("switched off")
+
+    rig.store.settle = failing  # type: ignore[method-assign]
+    msg_ids = rig.put(server.url, count=1000, ttr_ms=60_000)
+    eventually(lambda: len(server.seen) >= 200)
+    gevent.sleep(0.5)
+    assert loop.in_flight <= 3 * 10 + 200
+    assert len(server.seen) <= 3 * 10 + 200
+    rig.store.settle = real  # type: ignore[method-assign]
+    rig.all_end(msg_ids, State.SUCCEEDED)
+    assert calls(server) == dict.fromkeys(msg_ids, 1)
+
+
+def test_a_zombie_does_not_call(rig: Rig, server: Sink) -> None:
+    zombie_store = Switched(rig.real)
+    frozen = Event()
+    go_on = Event()
+
+    def freeze() -> None:
+        if not frozen.is_set():
+            frozen.set()
+            go_on.wait()
+
+    zombie_store.claimed = freeze
+    zombie = rig.loop(store=zombie_store, owner="zombie")
+    (msg_id,) = rig.put(server.url, owner="zombie", ttr_ms=200)
+    frozen.wait(5)
+    lease_until = rig.stored(msg_id).lease_until
+    eventually(lambda: rig.now() > lease_until)  # its lease has run out, it does not know
+    go_on.set()
+    eventually(lambda: (Ended.RELEASED, 0) in [(e, ms) for _, e, ms, _ in rig.done])
+    eventually(lambda: zombie.in_flight == 0 or server.seen)
+    rig.ends(msg_id)
+    assert [seen.headers["soraka-attempt"] for seen in server.seen] in (["1"], ["2"])
+
+
+def test_a_zombie_and_a_new_owner_do_not_both_call(rig: Rig, server: Sink) -> None:
+    zombie_store = Switched(rig.real)
+    frozen, go_on = Event(), Event()
+
+    def freeze() -> None:
+        frozen.set()
+        go_on.wait()
+
+    zombie_store.claimed = freeze
+    rig.loop(store=zombie_store, owner="zombie")
+    server.reply = after(0.3)
+    (msg_id,) = rig.put(server.url, owner="zombie", ttr_ms=500)
+    frozen.wait(5)
+    new = rig.loop(owner="new")
+    new.deliver([(msg_id, rig.now())])  # BUSY until the lease ends
+    eventually(lambda: server.seen)
+    assert server.seen[0].at >= rig.stored(msg_id).message.due_at + 500 + 400
+    go_on.set()  # wakes while the new owner's call is under way
+    assert rig.ends(msg_id).state is State.SUCCEEDED
+    assert len(server.seen) == 1
+
+
+def test_a_worker_that_died_in_a_call_leaves_a_message_that_falls_due_again(
+    rig: Rig, server: Sink
+) -> None:
+    server.reply = after(5)
+    first = rig.loop()
+    (msg_id,) = rig.put(server.url, ttr_ms=300)
+    eventually(lambda: server.seen)
+    first.stop()
+    server.reply = ok()
+    rig.loop()
+    assert rig.ends(msg_id).state is State.SUCCEEDED
+    one, two = server.seen
+    assert 650 <= two.at - one.at < 1000  # ttr + margin after the claim
+    assert two.headers["soraka-attempt"] == "2"
+
+
+def test_a_call_that_raises_leaks_nothing(rig: Rig, server: Sink) -> None:
+    crashed: list[int] = []
+
+    def call(request: Any) -> Any:
+        if not crashed:
+            crashed.append(1)
+            raise gevent.GreenletExit
+        return rig.caller(request)
+
+    loop = rig.loop(call=call, max_callbacks=1, max_per_host=1)
+    (msg_id,) = rig.put(server.url, ttr_ms=200)
+    assert rig.ends(msg_id).state is State.SUCCEEDED
+    eventually(lambda: loop.in_flight == 0)
+
+
+# --------------------------------------------------------------- drain, liveness, Thrift
+
+
+def test_drain_finishes_what_is_under_way_and_takes_nothing_new(rig: Rig, server: Sink) -> None:
+    server.reply = after(0.4)
+    loop = rig.loop(max_callbacks=5)
+    msg_ids = rig.put(server.url, count=20)
+    eventually(lambda: len(server.seen) == 5)
+    assert loop.drain(5.0)
+    assert loop.in_flight == 0
+    states = Counter(s.state for s in rig.real.get(msg_ids) if s)
+    assert states == {State.SUCCEEDED: 5, State.PENDING: 15}
+    assert loop.deliver([(msg_ids[0], rig.now())]) == 0
+    gevent.sleep(0.3)
+    assert len(server.seen) == 5
+
+
+def test_drain_gives_back_those_that_wait_for_their_host(rig: Rig, server: Sink) -> None:
+    server.reply = after(0.3)
+    loop = rig.loop(max_callbacks=10, max_per_host=2)
+    msg_ids = rig.put(server.url, count=8)
+    eventually(lambda: len(server.seen) == 2)
+    assert loop.drain(5.0)
+    waiting = [s for s in rig.real.get(msg_ids) if s and s.state is State.PENDING]
+    assert len(waiting) == 6
+    assert all(s.lease_until == 0 and s.attempt == 0 for s in waiting)
+
+
+def test_drain_gives_up_at_its_limit(rig: Rig, server: Sink) -> None:
+    server.reply = after(5)
+    loop = rig.loop()
+    rig.put(server.url, ttr_ms=5000)
+    eventually(lambda: server.seen)
+    before = rig.now()
+    assert not loop.drain(0.2)
+    assert rig.now() - before < 400
+
+
+def test_turns_show_life_and_their_absence(rig: Rig) -> None:
+    loop = rig.loop()
+    gevent.sleep(1.3)
+    assert loop.last_turn_ms() < 1200
+    assert set(loop.turn_ages_ms()) == {"pager", "timer", "settler"}
+    loop.stop()
+    eventually(lambda: loop.last_turn_ms() > 1300)
+
+
+def test_the_thrift_handler(rig: Rig, server: Sink) -> None:
+    loop = rig.loop(page_ms=900)
+    handler = Handler("me", loop)
+    eventually(lambda: rig.store.pages)
+    (msg_id,) = rig.put(server.url, in_ms=100)
+    due = idl.worker.Due(msg_id=msg_id, due_at=rig.stored(msg_id).due_at)
+    with pytest.raises(idl.worker.WrongIncarnation) as wrong:
+        handler.deliver("another", [due])
+    assert wrong.value.incarnation == "me"
+    assert handler.deliver("me", [due, idl.worker.Due(msg_id="x"), idl.worker.Due()]) == 1
+    rig.ends(msg_id)
+    assert handler.deliver("me", None) == 0
+
+
+def test_a_server_that_closes_after_each_answer_gets_each_request_once(
+    rig: Rig, server: Sink
+) -> None:
+    server.reply = raw(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", close=True)
+    rig.loop(max_per_host=4)
+    msg_ids = rig.put(server.url, count=60, method="GET")
+    rig.all_end(msg_ids, State.SUCCEEDED)
+    assert calls(server) == dict.fromkeys(msg_ids, 1)
