@@ -5,12 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 from gevent.socket import socket as gevent_socket
-from receive_app.app import create_app
-from receive_app.ingress import Ingress
-from receive_app.rpc import Handler
 from uuid_utils import uuid7
 
 import idl
+from receive_app.app import create_app
+from receive_app.ingress import Ingress
+from receive_app.rpc import Handler
 from soraka import process, wire
 from soraka.config import Config
 from soraka.message import Instance

@@ -17,7 +17,7 @@ class Metrics:
     """Names begin with `soraka_`; times are in seconds."""
 
     def __init__(self) -> None:
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         r = self.registry = CollectorRegistry()
         self.requests = Counter(
             "soraka_requests",

@@ -99,7 +99,8 @@ def _message(s: Any) -> Message:
         retry_ms=tuple(s.retry_ms),
     )
     _check(message, ("msg_id", "topic"), ("created_at", "due_at", "ttr_ms"))
-    _check(message.callback, ("url",), ())
+    texts = ("url",) if message.callback.params is None else ("url", "params")
+    _check(message.callback, texts, ())
     return message
 
 
@@ -126,11 +127,11 @@ def _command(s: Any) -> Command:
 
 
 def _check(record: object, texts: tuple[str, ...], numbers: tuple[str, ...]) -> None:
-    """Refuses what thriftpy2 lets through: missing required fields come as None. Numbers stay
-    below 2**53, where Redis still counts in whole milliseconds."""
+    """Refuses what thriftpy2 lets through: missing required fields come as None, texts that are
+    not UTF-8 as bytes. Numbers stay below 2**53, where Redis still counts in whole milliseconds."""
     for name in texts:
         if not isinstance(getattr(record, name), str):
-            raise ValueError(f"{name} is missing")
+            raise TypeError(f"{name} is missing, or not UTF-8")
     for name in numbers:
         value = getattr(record, name)
         if value is None or not 0 <= value < MAX_NUMBER:

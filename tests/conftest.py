@@ -1,4 +1,3 @@
-# ruff: noqa: E402, I001
 from gevent import monkey
 
 monkey.patch_all()

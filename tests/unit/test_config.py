@@ -1,6 +1,5 @@
 """Settings: where they come from, and how wrong ones are refused."""
 
-import tomllib
 from pathlib import Path
 
 import pytest

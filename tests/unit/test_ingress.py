@@ -217,6 +217,17 @@ def test_bad_urls_are_refused(kit: Kit, url: str) -> None:
     assert refused(kit, with_callback(url=url)).field == "callback.url"
 
 
+def test_why_a_url_is_refused_is_said(kit: Kit) -> None:
+    for url, words in (
+        ("ftp://a/", "http:// or https://"),
+        ("http://user:secret@a/", "user name or password"),
+        ("http://a:0/", "port"),
+        ("http://a..b/", "host"),
+        ("http://a/ ", "character at 9"),
+    ):
+        assert words in refused(kit, with_callback(url=url)).reason
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -269,7 +269,7 @@ def test_an_error_of_ours_is_logged_and_not_told(
     [
         ("POST", "/", 404, "path"),
         ("GET", "/sorakaq/msg/nothing", 404, "path"),
-        ("POST", "//sorakaq/msg/submit", 404, "path"),
+        ("POST", "/sorakaq//msg/submit", 404, "path"),
         ("POST", "/sorakaq/msg/submit/", 404, "path"),
         ("GET", SUBMIT, 405, "method"),
         ("OPTIONS", SUBMIT, 405, "method"),
@@ -387,6 +387,18 @@ def test_commands_that_are_wrong(kit: Kit, path: str, field: str, value: Any) ->
     status, answer = post(kit, path, order)
     assert (status, answer["ec"]) == (400, 401)
     assert answer["em"].startswith(f"{field}: ")
+
+
+def test_params_of_any_depth_are_accepted_or_refused(kit: Kit) -> None:
+    """Also those that can be read but no longer written."""
+    seen = set()
+    for depth in range(300, 1100, 5):
+        params = '{"a":' * depth + "1" + "}" * depth
+        callback = f'{{"request_type":"POST","url":"{URL}","params":{params}}}'
+        status, answer = post(kit, SUBMIT, raw(message(), callback=callback))
+        assert (status, answer["ec"]) in ((200, 200), (400, 401))
+        seen.add(answer["em"])
+    assert len(seen) > 1
 
 
 def test_crlf_in_a_url_is_refused(kit: Kit) -> None:
