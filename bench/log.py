@@ -1,8 +1,8 @@
 """Records per second and CPU through the two adapters of the Log.
 
-    python bench/log.py --adapter kafka --bootstrap 127.0.0.1:9092
-    python bench/log.py --adapter sqlite --path /var/tmp/bench-log.db
-    python bench/log.py --adapter kafka --profile      # cProfile of the whole, by own time
+    python -m bench.log --adapter kafka --bootstrap 127.0.0.1:9092
+    python -m bench.log --adapter sqlite --path /var/tmp/bench-log.db
+    python -m bench.log --adapter kafka --profile      # cProfile of the whole, by own time
 
 Kafka must run (`dev/stack up`); the topics `bench.log.<random>` and `bench-dead.<random>` stay
 behind. The SQLite file must not exist yet; put it on the disk you want to know about.
@@ -25,6 +25,7 @@ import time  # noqa: E402
 import uuid  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
 from contextlib import contextmanager  # noqa: E402
+from functools import partial  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import gevent  # noqa: E402
@@ -32,6 +33,8 @@ import gevent  # noqa: E402
 from soraka.ports import Log, Record  # noqa: E402
 
 TICK_S = 0.001
+TIMEOUT_MS = 10_000
+INFLIGHT_BYTES = 256 << 20
 
 
 def main() -> None:
@@ -44,7 +47,7 @@ def main() -> None:
             measured(
                 f"append {batch} x {options.writers} greenlets",
                 options.records,
-                lambda batch=batch: append(log, options, batch, options.writers),
+                partial(append, log, options, batch, options.writers),
             )
         measured(
             f"append 1 x {options.clients} greenlets",
@@ -70,11 +73,15 @@ def parsed() -> argparse.Namespace:
 
 
 def opened(options: argparse.Namespace) -> Log:
-    limits = {"append_timeout_ms": 10_000, "max_inflight_bytes": 256 << 20}
     if options.adapter == "sqlite":
         from soraka.adapters.sqlite_log import SqliteLog
 
-        return SqliteLog(path=options.path, retention_ms=3_600_000, **limits)
+        return SqliteLog(
+            path=options.path,
+            retention_ms=3_600_000,
+            append_timeout_ms=TIMEOUT_MS,
+            max_inflight_bytes=INFLIGHT_BYTES,
+        )
     from soraka.adapters.kafka_log import KafkaLog
 
     own = uuid.uuid4().hex[:8]
@@ -84,7 +91,8 @@ def opened(options: argparse.Namespace) -> Log:
         dead_letter_topic=f"bench-dead.{own}",
         partitions=options.partitions,
         replication=1,
-        **limits,
+        append_timeout_ms=TIMEOUT_MS,
+        max_inflight_bytes=INFLIGHT_BYTES,
     )
 
 

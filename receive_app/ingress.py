@@ -18,7 +18,6 @@ from soraka.message import (
     id_time_ms,
 )
 from soraka.ports import Clock, Log, Record, Store, StoreReader, Verdict
-from soraka.topics import check_name
 
 BATCH_BUDGET_MS = 5_000
 """A batch over many topics begins no further one after this: no wait without end when each
@@ -26,8 +25,9 @@ topic takes its full deadline."""
 
 
 class Ingress:
-    """`topics` gives the settings of a topic, raising TopicNotFound or making it; `encode` is
-    `soraka.wire.encode`; `new_id` makes UUIDv7s; `early_ms` is that of the store."""
+    """`topics` gives the settings of a topic, raising TopicNotFound or making it, `known_topics`
+    never makes it; `encode` is `soraka.wire.encode`; `new_id` makes UUIDv7s; `early_ms` is that
+    of the store."""
 
     def __init__(
         self,
@@ -36,6 +36,7 @@ class Ingress:
         store: Store,
         reader: StoreReader,
         topics: Callable[[str], Topic],
+        known_topics: Callable[[str], Topic],
         clock: Clock,
         encode: Callable[[Message | Command], bytes],
         new_id: Callable[[], str],
@@ -46,6 +47,7 @@ class Ingress:
         self._store = store
         self._reader = reader
         self._topics = topics
+        self._known_topics = known_topics
         self._clock = clock
         self._encode = encode
         self._new_id = new_id
@@ -141,11 +143,10 @@ class Ingress:
     def _command(
         self, kind: CommandKind, topic: str, msg_id: str, command_id: str | None, add_ms: int
     ) -> None:
-        check_name(topic)
         if command_id is None:
             command_id = self._new_id()
         rules.check_command_id(command_id)
-        self._topics(topic)
+        self._known_topics(topic)
         self._refuse_impossible(msg_id)
         command = Command(
             command_id=command_id, msg_id=msg_id, topic=topic, kind=kind, add_ms=add_ms

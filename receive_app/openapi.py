@@ -11,6 +11,22 @@ from soraka.config import ReceiveConfig
 
 _JSON = "application/json"
 _FORM = "application/x-www-form-urlencoded"
+_SUBMISSION = {
+    "topic_name": "orders",
+    "delay_time": 60_000,
+    "callback": {
+        "request_type": "POST",
+        "url": "http://127.0.0.1:8000/hello",
+        "params": {"order": 123},
+    },
+}
+_COMMAND = {"topic_name": "orders", "msg_id": schemas.EXAMPLE_ID}
+_EXAMPLES: dict[str, dict[str, Any]] = {
+    "Submission": _SUBMISSION,
+    "Batch": {"messages": [_SUBMISSION]},
+    "Cancel": _COMMAND,
+    "AddTime": {**_COMMAND, "add_time": 60_000},
+}
 _REFUSALS = {
     "400": "Wrong: ec 401 (em names the field), 402 reserved topic name, 501 delay over 7 days.",
     "404": "ec 407 the topic does not exist, ec 405 the message does not.",
@@ -103,7 +119,12 @@ def _flat(submission: dict[str, Any], callback: dict[str, Any]) -> dict[str, Any
 
 
 def _operation(name: str, schema: str, answer: dict[str, Any], about: str) -> dict[str, Any]:
-    content = {_JSON: {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+    content: dict[str, Any] = {
+        _JSON: {
+            "schema": {"$ref": f"#/components/schemas/{schema}"},
+            "example": _EXAMPLES[schema],
+        }
+    }
     form = {"Submission": "SubmissionForm", "Batch": None}.get(schema, schema)
     if form is not None:
         content[_FORM] = {"schema": {"$ref": f"#/components/schemas/{form}"}}

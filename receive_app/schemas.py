@@ -62,7 +62,7 @@ def _topic_name() -> Text:
 
 def _msg_id() -> Text:
     # no pattern: any text is a question, answered with ec 405
-    return Text(required=True, metadata=_about("The message.", example=_EXAMPLE_ID))
+    return Text(required=True, metadata=_about("The message.", example=EXAMPLE_ID))
 
 
 def _command_id() -> Text:
@@ -77,7 +77,7 @@ def _command_id() -> Text:
     )
 
 
-_EXAMPLE_ID = "01890a5d-ac96-774b-bcce-b302099a8057"
+EXAMPLE_ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 
 
 class CallbackSchema(_Fields):
@@ -89,7 +89,7 @@ class CallbackSchema(_Fields):
         required=True,
         metadata=_about(
             "http or https, ASCII, without user name and password.",
-            pattern=r"^[Hh][Tt][Tt][Pp][Ss]?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)"
+            pattern=r"^[Hh][Tt][Tt][Pp][Ss]?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)"
             r"(:[0-9]{1,5})?([/?#][!-~]*)?$",
             example="http://127.0.0.1:8000/hello",
         ),

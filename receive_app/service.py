@@ -33,6 +33,7 @@ class Service:
             store=parts.store,
             reader=parts.store,
             topics=parts.topics.get,
+            known_topics=parts.topics.find,
             clock=parts.clock,
             encode=wire.encode,
             new_id=lambda: str(uuid7()),

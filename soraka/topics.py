@@ -29,19 +29,26 @@ class Topics:
     config: TopicsConfig
     now_ms: Callable[[], int]
 
-    def get(self, name: str) -> Topic:
-        """Its settings; made on the way when `topics.auto_create` is on.
-
-        Raises TopicNotFound, InvalidParams, Unavailable.
-        """
+    def find(self, name: str) -> Topic:
+        """Its settings. Raises TopicNotFound, InvalidParams."""
         topic = self.registry.topics().get(name)
-        if topic is not None:
-            return topic
-        check_name(name)
-        if not self.config.auto_create:
+        if topic is None:
+            check_name(name)
             raise TopicNotFound(f"topic {name!r} does not exist")
+        return topic
+
+    def get(self, name: str) -> Topic:
+        """As find, but makes it on the way when `topics.auto_create` is on.
+
+        Raises Unavailable too.
+        """
+        try:
+            return self.find(name)
+        except TopicNotFound:
+            if not self.config.auto_create:
+                raise
         self.add(self.new(name))
-        return self.registry.topics()[name]
+        return self.find(name)
 
     def new(self, name: str) -> Topic:
         """A topic with the default settings, not yet added."""

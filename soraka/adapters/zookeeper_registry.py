@@ -35,6 +35,8 @@ from soraka.message import Instance, Topic
 log = logging.getLogger(__name__)
 
 TICK_S = 1.5
+TRIES = 3
+"""Per turn; more than one for when another process comes in between reading and writing."""
 
 
 class ZookeeperRegistry:
@@ -176,7 +178,9 @@ class ZookeeperRegistry:
         waiting, self._waiting = self._waiting, []
         try:
             self._refresh()
-            if self._mend():
+            for _ in range(TRIES):
+                if not self._mend():
+                    break
                 self._refresh()
         except BaseException:
             self._waiting += waiting
@@ -235,7 +239,7 @@ class ZookeeperRegistry:
             return False
         self._tree.invalidate(*key)
         path = self._tree.path(*key)
-        # Whoever comes in between is looked at in the next turn.
+        # Whoever came in between is read next, and then looked at again.
         with self._client.calls(), suppress(NoNodeError, NodeExistsError, BadVersionError):
             if node is not None:
                 log.info("registry.replaced", extra={"instance": instance.address})

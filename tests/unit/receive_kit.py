@@ -71,6 +71,7 @@ class Kit:
             store=self.parts.store,
             reader=self.parts.store,
             topics=self.parts.topics.get,
+            known_topics=self.parts.topics.find,
             clock=self.parts.clock,
             encode=wire.encode,
             new_id=lambda: uuid7(self.now_ms()),

@@ -188,6 +188,7 @@ def test_good_urls(kit: Kit, url: str) -> None:
         "http:a",
         "http://",
         "http://:80/",
+        "http://a~b/",
         "http://user@a.example/",
         "http://user:secret@a.example/",
         "http://a.example:0/",
@@ -280,10 +281,12 @@ def test_an_unknown_topic_is_refused(kit: Kit) -> None:
     assert kit.logged() == []
 
 
-def test_a_wrong_submission_creates_no_topic(tmp_path: Path) -> None:
+def test_a_wrong_submission_and_a_command_create_no_topic(tmp_path: Path) -> None:
     kit = Kit(tmp_path, auto_create=True)
     try:
         refused(kit, submission(topic="fresh", ttr_ms=0))
+        with pytest.raises(TopicNotFound):
+            kit.ingress.cancel("fresh", str(uuid7()), None)
         assert set(kit.parts.registry.topics()) == {TOPIC}
         kit.ingress.submit(submission(topic="fresh"))
         assert set(kit.parts.registry.topics()) == {TOPIC, "fresh"}

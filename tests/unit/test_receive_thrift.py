@@ -1,6 +1,7 @@
 """The public Thrift service over a real socket."""
 
 import logging
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ def kit(tmp_path: Path) -> Iterator[Kit]:
 
 @pytest.fixture
 def client(kit: Kit) -> Iterator[RpcClient]:
-    server = RpcServer(t.Soraka, kit.handler, ("127.0.0.1", 0))
+    server = RpcServer(t.Soraka, kit.handler, socket.create_server(("127.0.0.1", 0)))
     server.start()
     made = RpcClient(t.Soraka, ("127.0.0.1", server.port), timeout_ms=10_000)
     yield made

@@ -22,7 +22,6 @@ local function postpone(r, add_ms)
   r.due = math.min(r.due + add_ms, LAST_MOMENT)
   -- A lease that ran out is given up: a late settle of it must not swallow the added time.
   r.lease = 0
-  index(r)
 end
 
 -- `r` is unfolded.
@@ -41,8 +40,10 @@ local function apply(r, command, now, retention)
   if kind == 'cancel' then finish(r, CANCELLED, now) else postpone(r, tonumber(add_ms)) end
   save_whole(r)
   if r.state == CANCELLED then
-    expire(r, retention)
+    retire(r, retention)
     count('cancelled', 1)
+  else
+    index(r)
   end
   return 'applied'
 end

@@ -3,13 +3,17 @@
 -- The owner alone changes: a lease given up here would let two workers call at once.
 local function move(id, source, target)
   local r = load(id)
-  if not r or r.state ~= PENDING or r.owner ~= source then return -1 end
-  unindex(r)
+  if not r or r.state ~= PENDING or r.owner ~= source then
+    redis.call('ZREM', PREFIX .. 'o:' .. source, id) -- what a cut AOF may have left
+    return -1
+  end
+  if source == target then return look_at(r) end
   unfold(r)
   r.owner = target
-  save_whole(r)
-  index(r)
   redis.call('SADD', PREFIX .. 'ow', target)
+  index(r)
+  save_whole(r)
+  redis.call('ZREM', PREFIX .. 'o:' .. source, id)
   return look_at(r)
 end
 

@@ -5,21 +5,25 @@ local margin = tonumber(ARGV[2])
 local now = clock()
 
 local function claim(r)
-  if not r or r.state ~= PENDING then return GONE, '' end
+  if not r then return GONE, '' end
+  if r.state ~= PENDING then
+    unindex(r) -- what a cut AOF may have left
+    return GONE, ''
+  end
   if r.lease > now then return BUSY, r.lease end
   if r.due > now then return LATER, r.due end
   r.lease = now + r.ttr + margin
   r.attempt, r.tries = r.attempt + 1, r.tries + 1
   save_head(r)
   index(r)
+  count('attempts', 1)
   return FIRE, head(r) .. string.sub(r.raw, HEAD_SIZE + 1)
 end
 
-local replies, fired = {}, 0
+local replies = {}
 for i = 3, #ARGV do
   local kind, rest = claim(load(ARGV[i]))
-  if kind == FIRE then fired = fired + 1 end
   replies[#replies + 1], replies[#replies + 2] = kind, rest
 end
-count('attempts', fired)
+write_counts()
 return replies

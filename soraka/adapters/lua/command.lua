@@ -39,4 +39,5 @@ for i = 4, #ARGV, 6 do
     verdicts[#verdicts + 1] = leave_at_door(ARGV[i], tonumber(ARGV[i + 1]), command)
   end
 end
+write_counts()
 return verdicts

@@ -9,6 +9,11 @@
 --   dead       dead letters by when they died
 --   n          counters
 --
+-- Order of writes: the record, then its index entry; an entry is added before the old one is
+-- removed; counters last. A Redis killed with its AOF cut off inside a script leaves the first
+-- writes of that script in the file, and the load after the next runs them (seen on 7.0.15).
+-- So any first part of a script, run once more before what came later, must lose nothing.
+--
 -- HEAD is patched in place by claim and settle, so that the AOF grows by 55 bytes and not by the
 -- body. redis_record.py reads and writes the same layout.
 local PREFIX = KEYS[1]
@@ -74,16 +79,24 @@ local function unindex(r)
   redis.call('ZREM', PREFIX .. 'o:' .. r.owner, r.id)
 end
 
+local tally = {}
+
 local function count(what, by)
-  if by ~= 0 then redis.call('HINCRBY', PREFIX .. 'n', what, by) end
+  tally[what] = (tally[what] or 0) + by
 end
 
--- The caller saves the record, then expires it.
+local function write_counts()
+  for what, by in pairs(tally) do
+    if by ~= 0 then redis.call('HINCRBY', PREFIX .. 'n', what, by) end
+  end
+end
+
+-- The caller saves the record, then retires it.
 local function finish(r, state, now)
   r.state, r.lease, r.finished = state, 0, now
-  unindex(r)
 end
 
-local function expire(r, retention)
+local function retire(r, retention)
   redis.call('PEXPIRE', PREFIX .. 'm:' .. r.id, retention)
+  unindex(r)
 end

@@ -8,7 +8,7 @@ local now = clock()
 local standing = tonumber(redis.call('HGET', PREFIX .. 'hw', partition) or -1)
 if standing < previous then return {0, standing} end
 
-local owners, scheduled = {}, 0
+local owners = {}
 
 local function fold_early(id)
   local key = PREFIX .. 'e:' .. id
@@ -21,13 +21,15 @@ local function fold_early(id)
 end
 
 local function insert(id, owner, due, record)
-  if not redis.call('SET', PREFIX .. 'm:' .. id, record, 'NX') then return end
+  local key = PREFIX .. 'm:' .. id
+  if redis.call('EXISTS', key) == 1 then return end
+  redis.call('SET', key, record)
   redis.call('ZADD', PREFIX .. 'o:' .. owner, due, id)
   if not owners[owner] then
     redis.call('SADD', PREFIX .. 'ow', owner)
     owners[owner] = true
   end
-  scheduled = scheduled + 1
+  count('scheduled', 1)
   fold_early(id)
 end
 
@@ -46,8 +48,8 @@ for i = 6, #ARGV, 6 do
   end
 end
 
-count('scheduled', scheduled)
-if tonumber(last) > standing then
+write_counts()
+if last > standing then
   redis.call('HSET', PREFIX .. 'hw', partition, ARGV[4])
   standing = last
 end

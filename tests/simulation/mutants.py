@@ -1,0 +1,171 @@
+"""Stores with one rule taken out, to see that the simulation misses it.
+
+A mutation is a fragment of the source, found exactly once, and what stands there instead.
+"""
+
+import types
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from soraka.adapters import sqlite_store, store_rules
+from soraka.adapters.redis_scripts import load_scripts
+
+Fragment = tuple[str, str, str]
+"""Where (a Lua file, or a Python module), what, and what instead."""
+
+
+@dataclass(frozen=True)
+class Mutation:
+    rule: str
+    redis: Fragment
+    sqlite: Fragment
+
+
+MUTATIONS = (
+    Mutation(
+        "busy while a lease runs",
+        ("claim", "if r.lease > now then", "if false then"),
+        (
+            "rules",
+            "if row.lease_until > now:\n            return Claim",
+            "if False:\n            return Claim",
+        ),
+    ),
+    Mutation(
+        "not before it is due",
+        ("claim", "if r.due > now then", "if false then"),
+        ("rules", "if row.due_at > now:", "if False:"),
+    ),
+    Mutation(
+        "gone when finished",
+        ("claim", "if r.state ~= PENDING then", "if false then"),
+        (
+            "rules",
+            "if row is None or row.state is not State.PENDING:\n            return Claim",
+            "if row is None:\n            return Claim",
+        ),
+    ),
+    Mutation(
+        "attempts grow",
+        ("claim", "r.attempt, r.tries = r.attempt + 1,", "r.attempt, r.tries = 1,"),
+        ("rules", "row.attempt += 1", "row.attempt = 1"),
+    ),
+    Mutation(
+        "a stale settle is ignored",
+        ("settle", "or r.attempt ~= attempt then", "then"),
+        ("rules", "or row.attempt != outcome.attempt:", ":"),
+    ),
+    Mutation(
+        "a finished message is not settled",
+        ("settle", "if not r or r.state ~= PENDING or r.lease == 0", "if not r"),
+        (
+            "rules",
+            "if row is None or row.state is not State.PENDING:\n            return False\n        if row.lease_until == 0 or",
+            "if row is None:\n            return False\n        if",
+        ),
+    ),
+    Mutation(
+        "a released attempt is not given twice",
+        ("settle", "r.tries = r.tries - 1", "r.tries = r.tries - 1 r.attempt = r.attempt - 1"),
+        ("rules", "row.tries -= 1", "row.tries -= 1; row.attempt -= 1"),
+    ),
+    Mutation(
+        "reassigning leaves the lease",
+        ("assign", "r.owner = target\n", "r.owner = target r.lease = 0\n"),
+        ("rules", "row.owner = move.target\n", "row.owner = move.target; row.lease_until = 0\n"),
+    ),
+    Mutation(
+        "only the owner's messages are moved",
+        ("assign", "or r.owner ~= source then", "then"),
+        ("rules", "or row.owner != move.source:", ":"),
+    ),
+    Mutation(
+        "a lost tail is a gap",
+        ("schedule", "if standing < previous then", "if false then"),
+        ("store", "if standing < known:", "if False:"),
+    ),
+    Mutation(
+        "insert if absent",
+        ("schedule", "if redis.call('EXISTS', key) == 1 then return end", ""),
+        ("store", "if rows.load(row.msg_id) is not None:\n            return", ""),
+    ),
+    Mutation(
+        "early commands are folded in",
+        ("schedule", "  fold_early(id)\n", ""),
+        ("store", "waiting = rows.waiting(row.msg_id) if folding else []", "waiting = []"),
+    ),
+    Mutation(
+        "command ids are remembered",
+        ("apply", "if known then return known end", ""),
+        ("rules", "if known is not None:\n            return known", ""),
+    ),
+    Mutation(
+        "a refusal is remembered",
+        ("apply", "    remember(r, id, 'too_late')\n", ""),
+        (
+            "rules",
+            "return _remember(row, command.command_id, Verdict.TOO_LATE)",
+            "return Verdict.TOO_LATE",
+        ),
+    ),
+    Mutation(
+        "no command while a lease runs",
+        ("apply", "if r.lease > now then", "if false then"),
+        (
+            "rules",
+            "if row.lease_until > now:\n            return _remember",
+            "if False:\n            return _remember",
+        ),
+    ),
+    Mutation(
+        "no command on a finished message",
+        ("apply", "if r.state ~= PENDING then return 'too_late' end", ""),
+        (
+            "rules",
+            "if row.state is not State.PENDING:\n            return Verdict",
+            "if False:\n            return Verdict",
+        ),
+    ),
+    Mutation(
+        "added time ends a lease that ran out",
+        ("apply", "  r.lease = 0\n", ""),
+        ("rules", "added time.\n            row.lease_until = 0", "added time.\n            pass"),
+    ),
+)
+
+
+def redis_options(mutation: Mutation | None) -> dict[str, Any]:
+    """What to give to RedisStore."""
+    if mutation is None:
+        return {}
+    where, what, instead = mutation.redis
+    scripts = load_scripts()
+    for name in ("schedule", "command") if where == "apply" else (where,):
+        scripts[name] = _replaced(scripts[name], what, instead)
+    return {"scripts": scripts}
+
+
+def sqlite_parts(mutation: Mutation | None) -> tuple[type[Any], dict[str, Any]]:
+    """The class of the store, and what to give to it."""
+    if mutation is None:
+        return sqlite_store.SqliteStore, {}
+    where, what, instead = mutation.sqlite
+    module = store_rules if where == "rules" else sqlite_store
+    mutated = _mutated(module, what, instead)
+    if where == "rules":
+        return sqlite_store.SqliteStore, {"rules": mutated.Rules}
+    return mutated.SqliteStore, {}
+
+
+def _mutated(module: types.ModuleType, what: str, instead: str) -> Any:
+    assert module.__file__ is not None
+    source = _replaced(Path(module.__file__).read_text(), what, instead)
+    mutated = types.ModuleType(f"mutated_{module.__name__}")
+    exec(compile(source, module.__file__, "exec"), mutated.__dict__)
+    return mutated
+
+
+def _replaced(source: str, what: str, instead: str) -> str:
+    assert source.count(what) == 1, f"{what!r} is there {source.count(what)} times"
+    return source.replace(what, instead)

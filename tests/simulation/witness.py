@@ -1,0 +1,115 @@
+"""What the simulation saw, and the promises it holds the store to."""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+
+from soraka.message import Command, CommandKind, Message, State
+from soraka.ports import Claim, Ended, Verdict
+
+
+class BrokenPromise(AssertionError):
+    """The store let happen what must not."""
+
+
+@dataclass
+class Life:
+    """What is known of one message. Moments in virtual ms.
+
+    `base` is the due time before added times: as submitted, or by the last retry.
+    """
+
+    message: Message
+    base: int
+    confirmed_ms: int = 0
+    issued_ms: int = 0
+    cancel_issued: bool = False
+    cancelled: bool = False
+    added_at: int = -1
+    fired: dict[int, int] = field(default_factory=dict)
+    busy_until: int = 0
+    calls: int = 0
+    finished: Ended | None = None
+
+
+class Witness:
+    """Told of everything; raises BrokenPromise at once."""
+
+    def __init__(self) -> None:
+        self.lives: dict[str, Life] = {}
+        self.fires = 0
+        self._seen: dict[str, set[Verdict]] = defaultdict(set)
+        self.released = 0
+
+    def accepted(self, message: Message) -> None:
+        self.lives[message.msg_id] = Life(message, message.due_at)
+
+    def issued(self, command: Command) -> None:
+        """Before anyone but the caller knows of the command."""
+        life = self.lives[command.msg_id]
+        if command.kind is CommandKind.CANCEL:
+            life.cancel_issued = True
+        else:
+            life.issued_ms += command.add_ms
+
+    def answered(self, command: Command, verdict: Verdict, now: int, *, fresh: bool) -> None:
+        """`fresh`: the log cannot have brought the command to the store before."""
+        seen = self._seen[command.command_id]
+        _must(verdict is not Verdict.NOT_FOUND, f"{command} not found")
+        first, _ = not seen, seen.add(verdict)
+        _must(not seen >= {Verdict.APPLIED, Verdict.TOO_LATE}, f"{command}: two answers")
+        life = self.lives[command.msg_id]
+        if verdict is Verdict.TOO_LATE:
+            return
+        if command.kind is CommandKind.CANCEL:
+            life.cancelled = True
+        elif first and fresh:
+            life.confirmed_ms += command.add_ms
+            life.added_at = now
+
+    def claimed(self, msg_id: str, claim: Claim, now: int) -> None:
+        life = self.lives[msg_id]
+        self.fires += 1
+        life.fired[claim.attempt] = now
+        _must(claim.due_at <= life.base + life.issued_ms, f"{msg_id}: a command applied twice")
+
+    def called(self, msg_id: str, now: int, ends_at: int) -> None:
+        """A request leaves."""
+        life = self.lives[msg_id]
+        _must(now >= life.base + life.confirmed_ms, f"{msg_id}: called before it was due")
+        _must(now >= life.busy_until, f"{msg_id}: two calls at once")
+        _must(not life.cancelled, f"{msg_id}: called after a confirmed cancel")
+        _must(life.finished is None, f"{msg_id}: called after it had finished")
+        life.busy_until = ends_at
+        life.calls += 1
+
+    def settled(self, msg_id: str, attempt: int, ended: Ended, retry_at: int) -> None:
+        """The store took the outcome."""
+        life = self.lives[msg_id]
+        _must(life.finished is None, f"{msg_id}: finished twice")
+        _must(not life.cancelled, f"{msg_id}: settled after a confirmed cancel")
+        _must(life.fired[attempt] >= life.added_at, f"{msg_id}: an added time was swallowed")
+        if ended is Ended.RELEASED:
+            self.released += 1
+        elif ended is Ended.RETRY:
+            life.base, life.confirmed_ms = retry_at, 0
+        else:
+            life.finished = ended
+
+    def ended(self, states: dict[str, State]) -> Counter[State]:
+        """`states` at the end; returns how many of each."""
+        for msg_id, life in self.lives.items():
+            state = states[msg_id]
+            _must(state is not State.PENDING, f"{msg_id} never ended")
+            if state is State.CANCELLED:
+                _must(life.cancel_issued, f"{msg_id} was never cancelled")
+                _must(life.finished is None, f"{msg_id}: cancelled and {life.finished}")
+            else:
+                _must(life.calls > 0, f"{msg_id} was never called")
+                _must(life.finished == state.value, f"{msg_id}: {life.finished}, not {state}")
+                _must(not life.cancelled, f"{msg_id}: its cancel was forgotten")
+        return Counter(states.values())
+
+
+def _must(holds: bool, what: str) -> None:
+    if not holds:
+        raise BrokenPromise(what)
