@@ -1,7 +1,8 @@
 """Child processes that end with us, however we end, and what they use.
 
 One guard process lists the children; when its input ends (also by SIGKILL of the benchmark) it
-kills those that still live, each by its process group, and takes the server stacks down.
+kills those that still live, each by its process group, takes the server stacks down and removes
+the temporary folders.
 """
 
 import json
@@ -9,9 +10,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 STACK = ROOT / "dev" / "stack"
 _GUARD = """
-import os, signal, subprocess, sys
+import os, shutil, signal, subprocess, sys
 live = {}
 for line in sys.stdin:
     sign, kind, what = line.rstrip("\\n").split(" ", 2)
@@ -29,8 +31,10 @@ for kind, what in live:
     if kind == "group":
         try: os.killpg(int(what), signal.SIGKILL)
         except ProcessLookupError: pass
-    else:
+    elif kind == "stack":
         subprocess.run([sys.executable, sys.argv[1], "down", "--wipe", "--dir", what])
+for kind, what in live:
+    if kind == "folder": shutil.rmtree(what, ignore_errors=True)
 """
 
 
@@ -61,6 +65,15 @@ class Guard:
         assert self._process.stdin is not None
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
+
+
+@contextmanager
+def temporary_folder(guard: Guard) -> Iterator[Path]:
+    """An empty folder, removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="soraka-bench-") as folder:
+        guard.add("folder", folder)
+        yield Path(folder)
+    guard.remove("folder", folder)
 
 
 class Process:

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import tempfile
 import urllib.error
 import urllib.request
 import uuid
@@ -15,7 +14,7 @@ from pathlib import Path
 import redis
 
 from bench.ports import free_port
-from bench.processes import STACK, Guard, Process, wait_until
+from bench.processes import STACK, Guard, Process, temporary_folder, wait_until
 
 READY_S = 60.0
 
@@ -53,6 +52,10 @@ class Soraka:
         for process in self._processes:
             process.check()
 
+    def output(self) -> str:
+        """The last words of each process."""
+        return "\n".join(f"== {p.log.stem}\n{p.output()}" for p in self._processes)
+
     def close(self) -> None:
         for process in reversed(self._processes):
             process.stop()
@@ -68,7 +71,7 @@ class Soraka:
         self.pids[name] = process.pid
 
     def _wait_ready(self) -> None:
-        wait_until(self._ready, READY_S, f"{self.name} is ready (logs in {self.folder})")
+        wait_until(self._ready, READY_S, f"{self.name} is ready")
 
     def _ready(self) -> bool:
         self.check()
@@ -200,14 +203,15 @@ def stop_stack(guard: Guard, folder: Path) -> None:
 @contextmanager
 def running(guard: Guard, name: str, scale: Scale) -> Iterator[Soraka]:
     """A fresh soraka of that name, in a temporary directory."""
-    with tempfile.TemporaryDirectory(prefix="soraka-bench-") as folder:
+    with temporary_folder(guard) as folder:
         system: Standalone | Servers = (
-            Standalone(guard, Path(folder))
-            if name == "standalone"
-            else Servers(guard, Path(folder), scale)
+            Standalone(guard, folder) if name == "standalone" else Servers(guard, folder, scale)
         )
         try:
             system.start()
             yield system
+        except Exception:
+            print(system.output(), file=sys.stderr)  # the folder goes
+            raise
         finally:
             system.close()

@@ -4,14 +4,13 @@ import dataclasses
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from bench.load import Result, Spec
-from bench.processes import ROOT, Guard, Process, wait_until
+from bench.processes import ROOT, Guard, Process, temporary_folder, wait_until
 from bench.systems import Soraka, start_stack, stop_stack
 
 CELERY_CONCURRENCY = 200
@@ -102,8 +101,8 @@ class CeleryTarget:
 
 @contextmanager
 def celery_running(guard: Guard, url: str) -> Iterator[CeleryTarget]:
-    with tempfile.TemporaryDirectory(prefix="soraka-bench-") as folder:
-        target = CeleryTarget(guard, Path(folder), url)
+    with temporary_folder(guard) as folder:
+        target = CeleryTarget(guard, folder, url)
         try:
             yield target
         finally:
@@ -134,8 +133,8 @@ class SinkProcess:
 
 @contextmanager
 def sink_running(guard: Guard) -> Iterator[SinkProcess]:
-    with tempfile.TemporaryDirectory(prefix="soraka-bench-") as folder:
-        sink = SinkProcess(guard, Path(folder) / "sink.log")
+    with temporary_folder(guard) as folder:
+        sink = SinkProcess(guard, folder / "sink.log")
         try:
             yield sink
         finally:

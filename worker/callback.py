@@ -90,16 +90,11 @@ class Caller:
             raise
 
     def _finish(self, sock: socket.socket, data: bytes, sent: int) -> Received:
-        all_sent = sent == len(data)
-        if not all_sent:
+        if sent < len(data):
             # a server may answer before it has read all, and close
             with suppress(ConnectionError):
                 sock.sendall(memoryview(data)[sent:])
-                all_sent = True
-        received = receive(sock, max_body_bytes=self._limit, keep_s=self._keep_s)
-        if not all_sent:
-            received.keep_s = 0
-        return received
+        return receive(sock, max_body_bytes=self._limit, keep_s=self._keep_s)
 
 
 def _first_piece(sock: socket.socket, data: bytes, deadline: float) -> int:

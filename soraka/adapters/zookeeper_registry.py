@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 
 import gevent
 from gevent.event import Event
-from kazoo.exceptions import BadVersionError, NodeExistsError, NoNodeError
+from kazoo.exceptions import NodeExistsError, NoNodeError
 
 from soraka.adapters.coalesce import Coalesced
 from soraka.adapters.registry_json import (
@@ -238,17 +238,23 @@ class ZookeeperRegistry:
             self._new.discard(key)
             return False
         self._tree.invalidate(*key)
-        path = self._tree.path(*key)
+        path, data = self._tree.path(*key), encode_instance(instance)
         # Whoever came in between is read next, and then looked at again.
-        with self._client.calls(), suppress(NoNodeError, NodeExistsError, BadVersionError):
-            if node is not None:
+        with self._client.calls(), suppress(NodeExistsError):
+            if node is None:
+                self._client.kazoo.create(path, data, ephemeral=True, makepath=True)
+                self._new.discard(key)
+            elif self._swap(path, node, data):
                 log.info("registry.replaced", extra={"instance": instance.address})
-                self._client.kazoo.delete(path, version=node.version)
-            self._client.kazoo.create(
-                path, encode_instance(instance), ephemeral=True, makepath=True
-            )
-            self._new.discard(key)
+                self._new.discard(key)
         return True
+
+    def _swap(self, path: str, node: Node, data: bytes) -> bool:
+        """A node of this session in the place of `node`, in one step; False if that changed."""
+        transaction = self._client.kazoo.transaction()
+        transaction.delete(path, version=node.version)
+        transaction.create(path, data, ephemeral=True)
+        return not any(isinstance(result, Exception) for result in transaction.commit())
 
     def _replaceable(self, node: Node, instance: Instance, new: bool) -> bool:
         """Whether `instance` may take this node's place.

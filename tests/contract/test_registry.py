@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -523,6 +523,19 @@ def test_another_process_with_a_new_incarnation_replaces_and_is_not_replaced_bac
     assert zookeeper.session_of(A) == session(new)
 
 
+def test_while_it_is_replaced_an_address_is_never_absent(zookeeper: Cluster) -> None:
+    """Or its messages would be given to others meanwhile."""
+    registry, witness = zookeeper.open(), zookeeper.open()
+    registry.register(A)
+    until(sees(witness, A), "the first")
+    absent: list[int] = []
+    witness.watch(lambda: absent.extend(() if witness.live("worker") else (1,)))
+    for number in range(30):
+        registry.register(replace(A, incarnation=f"i{number}"))
+    until(sees(witness, replace(A, incarnation="i29")), "the last")
+    assert absent == []
+
+
 def test_a_replaced_process_takes_its_address_back_when_it_is_free(zookeeper: Cluster) -> None:
     old, new = zookeeper.open(), zookeeper.open()
     old.register(A)
@@ -684,16 +697,17 @@ def test_an_expired_session_is_replaced_and_registered_again(zookeeper: Cluster)
 
 def test_a_lock_lost_with_its_session_is_left_to_its_new_holder(zookeeper: Cluster) -> None:
     one, other = zookeeper.open(), zookeeper.open()
-    with one.lock("x") as had:
+    lost = one.lock("x")
+    assert lost.__enter__()
+    before = session(one)
+    expire(one, zookeeper.server)
+    until(lambda: session(one) not in (before, -1), "a new session")
+    with other.lock("x") as had:
         assert had
-        before = session(one)
-        expire(one, zookeeper.server)
-        until(lambda: session(one) not in (before, -1), "a new session")
-        with other.lock("x") as also:
-            assert also
-            with one.lock("x") as again:
-                assert not again
-    with other.lock("x") as free:
+        lost.__exit__(None, None, None)
+        with one.lock("x") as again:
+            assert not again
+    with one.lock("x") as free:
         assert free
 
 
@@ -716,6 +730,7 @@ def test_an_outage_is_outlived(zookeeper: Cluster, caplog: pytest.LogCaptureFixt
     until(lambda: zookeeper.session_of(B) == session(registry), "it is announced")
     assert zookeeper.session_of(A) is None
     until(lambda: registry._client.connected, "connected")
+    assert registry._client._lost_at is None, "the next outage is counted from its own beginning"
     assert registry.put_topic(Topic(name="other"), create=True)
     with registry.lock("x") as had:
         assert had
@@ -810,14 +825,14 @@ def test_a_turn_of_the_keeper_that_fails_is_made_up_for(
     zookeeper: Cluster, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     registry = zookeeper.open()
-    refresh, failures = registry._tree.refresh, [error]
+    read, failures = registry._tree._read, [error]
 
-    def failing_once() -> set[str]:
+    def failing_once(batch: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Any]:
         if failures:
             raise failures.pop()
-        return refresh()
+        return read(batch)
 
-    monkeypatch.setattr(registry._tree, "refresh", failing_once)
+    monkeypatch.setattr(registry._tree, "_read", failing_once)
     assert registry.put_topic(TOPIC, create=True)
     assert not failures
     assert registry.topics() == {TOPIC.name: TOPIC}

@@ -61,8 +61,9 @@ MUTATIONS = (
         ("settle", "if not r or r.state ~= PENDING or r.lease == 0", "if not r"),
         (
             "rules",
-            "if row is None or row.state is not State.PENDING:\n            return False\n        if row.lease_until == 0 or",
-            "if row is None:\n            return False\n        if",
+            "row.state is not State.PENDING:\n            return False\n"
+            "        if row.lease_until == 0 or",
+            "False:\n            return False\n        if",
         ),
     ),
     Mutation(
@@ -74,11 +75,6 @@ MUTATIONS = (
         "reassigning leaves the lease",
         ("assign", "r.owner = target\n", "r.owner = target r.lease = 0\n"),
         ("rules", "row.owner = move.target\n", "row.owner = move.target; row.lease_until = 0\n"),
-    ),
-    Mutation(
-        "only the owner's messages are moved",
-        ("assign", "or r.owner ~= source then", "then"),
-        ("rules", "or row.owner != move.source:", ":"),
     ),
     Mutation(
         "a lost tail is a gap",

@@ -26,6 +26,7 @@ class Life:
     cancelled: bool = False
     added_at: int = -1
     fired: dict[int, int] = field(default_factory=dict)
+    settled: set[int] = field(default_factory=set)
     busy_until: int = 0
     calls: int = 0
     finished: Ended | None = None
@@ -55,7 +56,8 @@ class Witness:
         """`fresh`: the log cannot have brought the command to the store before."""
         seen = self._seen[command.command_id]
         _must(verdict is not Verdict.NOT_FOUND, f"{command} not found")
-        first, _ = not seen, seen.add(verdict)
+        first = not seen
+        seen.add(verdict)
         _must(not seen >= {Verdict.APPLIED, Verdict.TOO_LATE}, f"{command}: two answers")
         life = self.lives[command.msg_id]
         if verdict is Verdict.TOO_LATE:
@@ -69,6 +71,7 @@ class Witness:
     def claimed(self, msg_id: str, claim: Claim, now: int) -> None:
         life = self.lives[msg_id]
         self.fires += 1
+        _must(claim.attempt not in life.fired, f"{msg_id}: {claim.attempt} given twice")
         life.fired[claim.attempt] = now
         _must(claim.due_at <= life.base + life.issued_ms, f"{msg_id}: a command applied twice")
 
@@ -87,6 +90,8 @@ class Witness:
         life = self.lives[msg_id]
         _must(life.finished is None, f"{msg_id}: finished twice")
         _must(not life.cancelled, f"{msg_id}: settled after a confirmed cancel")
+        _must(attempt not in life.settled, f"{msg_id}: {attempt} settled twice")
+        life.settled.add(attempt)
         _must(life.fired[attempt] >= life.added_at, f"{msg_id}: an added time was swallowed")
         if ended is Ended.RELEASED:
             self.released += 1

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from soraka.errors import Gap
-from soraka.message import Command, CommandKind, Message
+from soraka.message import Command, CommandKind, Message, State
 from soraka.ports import Claim, ClaimKind, Ended, FullStore, Move, Outcome
 from tests.contract.store_kit import TTR, TurnedClock, entry, message, uuid7
 from tests.simulation.witness import BrokenPromise, Witness
@@ -103,7 +103,7 @@ class World:
         ends = self.witness.ended(states)
         totals = self.store.totals()
         counted = (totals.succeeded, totals.cancelled, totals.dead, totals.scheduled)
-        seen = (ends["succeeded"], ends["cancelled"], ends["dead"], len(ids))
+        seen = (ends[State.SUCCEEDED], ends[State.CANCELLED], ends[State.DEAD], len(ids))
         if counted != seen or totals.pending:
             raise BrokenPromise(f"counted {totals}, seen {ends}")
         if totals.attempts != self.witness.fires - self.witness.released:
@@ -120,7 +120,7 @@ class World:
             yield self.chance.randrange(400)
             quiet_left = max(0, QUIET_MS - self.elapsed)
             m = message(
-                self.clock.now + quiet_left + self.chance.randrange(4_000),
+                self.clock.now + quiet_left + self.chance.choice([0, 500, 2_000, 4_000]),
                 msg_id=uuid7(self.clock.now, self.chance.getrandbits(62)),
             )
             self.witness.accepted(m)
@@ -147,12 +147,15 @@ class World:
         """One or two commands on a message, around its due time or right behind the submit."""
         self._submitting += 1
         for _ in range(self.chance.choice([1, 1, 2])):
-            at = self.chance.choice([m.created_at, m.due_at, m.due_at + TTR + 2_000])
-            yield max(0, at - self.clock.now + self.chance.randrange(-20, 800))
-            command = self._new_command(m)
-            self.witness.issued(command)
-            yield from self._send(command)
+            at = self.chance.choice([m.created_at, m.created_at, m.due_at])
+            yield max(0, at - self.clock.now + self.chance.choice([-20, 0, 20, 600]))
+            yield from self._send(self._new_command(m))
         self._submitting -= 1
+
+    def _late_commander(self, m: Message, lease_until: int) -> Actor:
+        """A command while a lease runs, or just when it has run out."""
+        yield max(0, lease_until - self.clock.now + self.chance.choice([-2_500, -500, 0, 5, 50]))
+        yield from self._send(self._new_command(m))
 
     def _new_command(self, m: Message) -> Command:
         kind = self.chance.choice(list(CommandKind))
@@ -162,6 +165,7 @@ class World:
 
     def _send(self, command: Command) -> Actor:
         """Appends to the log, then applies; all of it again when the client repeats it."""
+        self.witness.issued(command)
         for _ in range(self.chance.choice([1, 1, 2])):
             partition, position = self._append(command)
             if self.elapsed > QUIET_MS:
@@ -171,7 +175,7 @@ class World:
             fresh = max(self.store.positions(partition)) < position
             (verdict,) = self.store.command([command])
             self.witness.answered(command, verdict, self.clock.now, fresh=fresh)
-            yield self.chance.choice([0, 500])
+            yield self.chance.choice([0, 500, 4_000])
 
     # ----------------------------------------------------------------- center
 
@@ -180,9 +184,9 @@ class World:
         known = {p: self.store.positions(p) for p in PARTITIONS}
         read = {p: min(known[p]) + 1 for p in PARTITIONS}
         while True:
-            yield self.chance.choice([20, 100, 100, 700])
+            yield self.chance.choice([20, 100, 100, 1_500])
             p = self.chance.choice(PARTITIONS)
-            batch = self.log[p][read[p] : read[p] + 15]
+            batch = self.log[p][read[p] : read[p] + self.chance.choice([1, 1, 2, 20])]
             entries = [entry(read[p] + i, r, self._choose()) for i, r in enumerate(batch)]
             last = read[p] + len(batch) - 1
             try:
@@ -257,6 +261,8 @@ class World:
                     self.start(self._call(worker, msg_id, claim))
 
     def _call(self, worker: Worker, msg_id: str, claim: Claim) -> Actor:
+        if self.chance.random() < 0.2:
+            self.start(self._late_commander(self.witness.lives[msg_id].message, claim.at))
         yield from self._pause()
         outcome = None
         if not worker.dead:
@@ -270,6 +276,9 @@ class World:
         yield from self._pause()
         if outcome is not None and not worker.dead:
             self._settle(outcome)
+            if self.chance.random() < 0.1:  # it did not hear the answer
+                yield from self._pause()
+                self._settle(outcome)
         worker.calls -= 1
 
     def _pause(self) -> Actor:

@@ -113,7 +113,7 @@ def sink(reply: Reply | None = None, *, tls: ssl.SSLContext | None = None) -> It
     """A running Sink."""
     made = Sink(reply=reply or ok(), scheme="https" if tls else "http")
     options = {"ssl_context": tls} if tls else {}
-    server = StreamServer(("127.0.0.1", 0), made.serve, spawn=10_000, **options)
+    server = StreamServer(("127.0.0.1", 0), made.serve, spawn=10_000, backlog=2048, **options)
     server.start()
     made.port = server.server_port
     try:

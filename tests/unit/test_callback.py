@@ -6,12 +6,14 @@ import ssl
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import gevent
 import pytest
 from gevent.pywsgi import WSGIServer
+from gevent.server import StreamServer
 
 from soraka.message import Callback, Message
 from tests.unit.sinks import Seen, Sink, eventually, ok, raw, sink
@@ -97,6 +99,22 @@ def test_a_large_body_arrives_whole(caller: Caller, server: Sink) -> None:
         200, b"{}"
     )
     assert server.seen[0].body == params.encode()
+
+
+def test_an_answer_before_the_body_was_read_counts(caller: Caller) -> None:
+    def serve(sock: socket.socket, peer: Any) -> None:
+        sock.recv(4096)
+        sock.sendall(b"HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n")
+        gevent.sleep(0.1)  # and closes with the rest unread: the client's sending fails
+
+    server = StreamServer(("127.0.0.1", 0), serve)
+    server.start()
+    params = json.dumps({"x": "y" * (16 << 20)})
+    url = f"http://127.0.0.1:{server.server_port}/"
+    try:
+        assert caller(request(url, method="POST", params=params)) == Answer(410)
+    finally:
+        server.stop()
 
 
 # --------------------------------------------------------------- what comes back
@@ -257,16 +275,25 @@ def test_ttr_holds_while_sending(caller: Caller) -> None:
     assert ms < 500
 
 
-def test_ttr_holds_while_connecting(caller: Caller) -> None:
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+@contextmanager
+def mute(host: str, port: int = 0) -> Iterator[int]:
+    """A port where connecting gets no answer: the queue of its listener is full."""
+    with socket.create_server((host, port), backlog=0) as listener:
         address = listener.getsockname()
         fillers = [socket.socket() for _ in range(4)]
-        for filler in fillers:  # the queue of the listener is full now: a SYN gets no answer
+        for filler in fillers:
             filler.setblocking(False)
             filler.connect_ex(address)
-        result, ms = timed(caller, request(f"http://127.0.0.1:{address[1]}/", ttr=300))
-        for filler in fillers:
-            filler.close()
+        try:
+            yield address[1]
+        finally:
+            for filler in fillers:
+                filler.close()
+
+
+def test_ttr_holds_while_connecting(caller: Caller) -> None:
+    with mute("127.0.0.1") as port:
+        result, ms = timed(caller, request(f"http://127.0.0.1:{port}/", ttr=300))
     assert result == Failure("timeout after 300 ms")
     assert ms < 500
 
@@ -357,6 +384,16 @@ def test_idle_connections_are_closed_after_their_time(server: Sink) -> None:
     eventually(lambda: server.open_now == 0, limit_s=10)
 
 
+def test_an_idle_connection_past_its_time_is_not_used(server: Sink) -> None:
+    caller = Caller(max_response_bytes=LIMIT, keep_s=0.05)
+    caller._hosts._reap_every_s = 60
+    caller(request(server.url))
+    gevent.sleep(0.06)
+    caller(request(server.url))
+    assert server.connections == 2
+    caller.close()
+
+
 def test_the_time_the_server_names_is_heeded(caller: Caller, server: Sink) -> None:
     server.reply = ok(extra="Keep-Alive: timeout=1, max=100\r\n")
     for _ in range(2):
@@ -403,10 +440,18 @@ def test_ttr_holds_while_looking_up() -> None:
     assert ms < 350
 
 
+TWO = [(socket.AF_INET, 1, 6, "", (host, 0)) for host in ("127.0.0.2", "127.0.0.1")]
+
+
 def test_the_next_address_is_tried(server: Sink) -> None:
-    rows = [(socket.AF_INET, 1, 6, "", (host, 0)) for host in ("127.0.0.2", "127.0.0.1")]
-    caller = Caller(max_response_bytes=LIMIT, resolver=Resolver(look_up=lambda *_: rows))
-    assert caller(request(f"http://two.invalid:{server.port}/")) == Answer(200, b"{}")
+    caller = Caller(max_response_bytes=LIMIT, resolver=Resolver(look_up=lambda *_: TWO))
+    url = f"http://two.invalid:{server.port}/"
+    assert caller(request(url)) == Answer(200, b"{}")
+    caller.close()
+    with mute("127.0.0.2", server.port):
+        result, ms = timed(caller, request(url, ttr=1000))
+    assert result == Answer(200, b"{}")
+    assert 400 < ms < 700  # half the time for the first of two
 
 
 def test_a_real_name(caller: Caller, server: Sink) -> None:

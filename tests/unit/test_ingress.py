@@ -286,7 +286,7 @@ def test_a_wrong_submission_and_a_command_create_no_topic(tmp_path: Path) -> Non
     try:
         refused(kit, submission(topic="fresh", ttr_ms=0))
         with pytest.raises(TopicNotFound):
-            kit.ingress.cancel("fresh", str(uuid7()), None)
+            kit.ingress.cancel("fresh", uuid7(kit.now_ms()), None)
         assert set(kit.parts.registry.topics()) == {TOPIC}
         kit.ingress.submit(submission(topic="fresh"))
         assert set(kit.parts.registry.topics()) == {TOPIC, "fresh"}
