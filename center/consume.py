@@ -29,7 +29,7 @@ from soraka.ports import (
 
 log = logging.getLogger(__name__)
 
-POLL_MS = 500
+POLL_MS = 200
 COMMIT_EVERY_S = 1.0
 BACK_OFF_S = 0.5
 

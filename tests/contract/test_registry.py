@@ -114,6 +114,11 @@ def session(registry: ZookeeperRegistry) -> int:
     return registry._client.session()
 
 
+def forget_watches(registry: ZookeeperRegistry) -> None:
+    registry._client.kazoo._child_watchers.clear()
+    registry._client.kazoo._data_watchers.clear()
+
+
 def client(server: Server, client_id: tuple[int, bytes] | None = None) -> Any:
     made = KazooClient(
         hosts=server.url,
@@ -563,6 +568,7 @@ def test_one_that_starts_replaces_a_predecessor_from_before_the_clock_was_set_ba
     zookeeper: Cluster,
 ) -> None:
     registry = zookeeper.open()
+    forget_watches(registry)  # so that it does not know yet of the one before
     zookeeper.client.create(zookeeper.path(A), encode_instance(NEWER), ephemeral=True)
     registry.register(A)
     assert registry.live("worker") == {A.address: A}
@@ -814,8 +820,7 @@ def test_a_node_deleted_by_hand_is_put_there_again(zookeeper: Cluster) -> None:
 def test_a_watch_that_never_fires_is_made_up_for(zookeeper: Cluster) -> None:
     registry = zookeeper.open()
     registry.register(A)
-    registry._client.kazoo._child_watchers.clear()
-    registry._client.kazoo._data_watchers.clear()
+    forget_watches(registry)
     zookeeper.client.delete(zookeeper.path(A))
     until(lambda: zookeeper.session_of(A) == session(registry), "it is back")
 
@@ -824,7 +829,10 @@ def test_a_watch_that_never_fires_is_made_up_for(zookeeper: Cluster) -> None:
 def test_a_turn_of_the_keeper_that_fails_is_made_up_for(
     zookeeper: Cluster, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    registry = zookeeper.open()
+    registry, other = zookeeper.open(), zookeeper.open()
+    registry.put_topic(TOPIC, create=True)
+    forget_watches(registry)
+    other.put_topic(replace(TOPIC, worker_num=9), create=False)
     read, failures = registry._tree._read, [error]
 
     def failing_once(batch: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Any]:
@@ -833,9 +841,10 @@ def test_a_turn_of_the_keeper_that_fails_is_made_up_for(
         return read(batch)
 
     monkeypatch.setattr(registry._tree, "_read", failing_once)
-    assert registry.put_topic(TOPIC, create=True)
-    assert not failures
-    assert registry.topics() == {TOPIC.name: TOPIC}
+    registry._tree.invalidate("topic", TOPIC.name)
+    registry._wake.set()
+    until(lambda: not failures, "the failure")
+    until(lambda: registry.topics()[TOPIC.name].worker_num == 9, "the change is read")
 
 
 def test_a_node_overwritten_by_hand_is_mended(zookeeper: Cluster) -> None:
