@@ -135,7 +135,8 @@ class Run:
 
     @contextmanager
     def _celery(self) -> Iterator[Target]:
-        with celery_running(self._guard, self._sink.url) as target:
+        workers = self._options.peer_workers
+        with celery_running(self._guard, self._sink.url, workers) as target:
             yield target
 
     def _settle(self) -> None:
@@ -164,6 +165,7 @@ def _options() -> argparse.Namespace:
     add("--centers", type=int, default=1, help="center processes, on servers (%(default)s)")
     add("--receive-processes", type=int, default=1, help="gunicorn workers (%(default)s)")
     add("--rounds", type=int, default=1, help="of peer, per program (%(default)s)")
+    add("--peer-workers", type=int, default=2, help="Celery worker processes (%(default)s)")
     add("--quiet", type=float, default=0, help="wait so many s for an idle machine (%(default)s)")
     add("--limit", type=int, default=1800, help="s; then everything is ended (%(default)s)")
     add("--json", type=Path, help="write the rows to this file too")

@@ -58,30 +58,34 @@ class SorakaTarget:
 
 
 class CeleryTarget:
-    """One Celery worker, gevent pool, on a Redis of its own. Use `celery_running`."""
+    """Celery workers, gevent pools, on a Redis of their own. Use `celery_running`."""
 
     name = "celery"
 
-    def __init__(self, guard: Guard, folder: Path, url: str) -> None:
+    def __init__(self, guard: Guard, folder: Path, url: str, workers: int) -> None:
         self._guard = guard
         self._folder = folder
         self._url = url
         self.pids: dict[str, int] = {}
         ports = start_stack(guard, folder / "stack", "redis", self.pids)
         self._environ = {"BENCH_BROKER": f"redis://127.0.0.1:{ports['redis']}/0"}
+        self._workers = [self._start(f"worker{i}") for i in range(workers)]
+        wait_until(self._ready, 30, "the Celery workers are ready")
+
+    def _start(self, name: str) -> Process:
         options = f"-P gevent -c {CELERY_CONCURRENCY} -l warning --without-gossip --without-mingle"
-        self._worker = Process(
-            guard,
-            ["-m", "celery", "-A", "bench.celery_app", "worker", *options.split()],
-            log=folder / "celery.log",
+        worker = Process(
+            self._guard,
+            ["-m", "celery", "-A", "bench.celery_app", "worker", "-n", name, *options.split()],
+            log=self._folder / f"{name}.log",
             environ=self._environ,
         )
-        self.pids["worker"] = self._worker.pid
-        wait_until(self._ready, 30, "the Celery worker is ready")
+        self.pids[name] = worker.pid
+        return worker
 
     def _ready(self) -> bool:
         self.check()
-        return "ready." in self._worker.output()
+        return all("ready." in worker.output() for worker in self._workers)
 
     def send(self, **fields: Any) -> Result:
         """Ignores what Celery has not: a protocol, batches, connections."""
@@ -92,17 +96,19 @@ class CeleryTarget:
         return _run_load(self._guard, "bench.celery_load", spec, log, self._environ)
 
     def check(self) -> None:
-        self._worker.check()
+        for worker in self._workers:
+            worker.check()
 
     def close(self) -> None:
-        self._worker.stop(5)
+        for worker in self._workers:
+            worker.stop(5)
         stop_stack(self._guard, self._folder / "stack")
 
 
 @contextmanager
-def celery_running(guard: Guard, url: str) -> Iterator[CeleryTarget]:
+def celery_running(guard: Guard, url: str, workers: int) -> Iterator[CeleryTarget]:
     with temporary_folder(guard) as folder:
-        target = CeleryTarget(guard, folder, url)
+        target = CeleryTarget(guard, folder, url, workers)
         try:
             yield target
         finally:

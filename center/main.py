@@ -57,7 +57,7 @@ class Center:
         host = self._config.advertise or self._config.host
         self.instance = process.new_instance("center", host, self._server.port)
         self._parts.registry.watch(self._changed.set)
-        self._parts.registry.register(self.instance)
+        process.announce(self._parts.registry, self.instance)
         self._greenlets = [
             gevent.spawn(self._loop, "consume", self._consume.turn, 0.0),
             gevent.spawn(

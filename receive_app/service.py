@@ -71,7 +71,7 @@ def start(
     thrift_socket = gevent_socket(listener.family, listener.type, fileno=listener.detach())
     service = Service(parts, Metrics(), thrift_socket)
     service.thrift.start()
-    parts.registry.register(instance)
+    process.announce(parts.registry, instance)
 
     def stop() -> None:
         parts.registry.unregister(instance)

@@ -24,7 +24,7 @@ from soraka.config import ProcessConfig
 from soraka.errors import Unavailable
 from soraka.message import Instance
 from soraka.metrics import Metrics
-from soraka.ports import Log, StoreReader
+from soraka.ports import Log, Registry, StoreReader
 
 log = logging.getLogger(__name__)
 
@@ -217,7 +217,14 @@ def serve_health(roles: Sequence[Role], metrics: Metrics, listener: tuple[str, i
     """Starts the health server; raises OSError when the port is taken."""
     server = WSGIServer(listener, health_app(roles, metrics), log=None)
     server.start()
+    log.info("health.listening", extra={"address": f"{listener[0]}:{server.server_port}"})
     return server
+
+
+def announce(registry: Registry, instance: Instance) -> None:
+    """Tells the registry, and the log, that an instance is up."""
+    registry.register(instance)
+    log.info("role.started", extra={"role": instance.service, "address": instance.address})
 
 
 def wait_for_signal() -> None:

@@ -38,7 +38,7 @@ class Receive:
         self._http.start()
         self._service.thrift.start()
         self._instance = process.new_instance("receive", self._config.host, self.port)
-        self._registry.register(self._instance)
+        process.announce(self._registry, self._instance)
 
     @property
     def port(self) -> int:

@@ -4,6 +4,7 @@ Four kinds of greenlets share the state of `Loop`. The pager reads what falls du
 store; the timer sleeps until the first of it is due and has it claimed; a claim asks for many at
 once and starts a call for each it gets; the settler writes what came of them. What is known in
 memory is a hint all the way: the claim alone decides, and whatever gets lost here is paged again.
+They are in one module, though long, because they share that state and wake each other.
 """
 
 import logging

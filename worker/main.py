@@ -49,7 +49,7 @@ class Worker:
     def start(self) -> None:
         self._loop.start()
         self._server.start()
-        self._parts.registry.register(self.instance)
+        process.announce(self._parts.registry, self.instance)
 
     def drain(self, limit_s: float) -> bool:
         self._parts.registry.unregister(self.instance)

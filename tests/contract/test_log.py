@@ -23,8 +23,6 @@ from soraka.errors import BodyTooLarge, LogUnavailable, TopicNotFound
 from soraka.ports import Batch, Consumer, Log, Logged, Record
 from tests.servers import Server
 
-# kafka-python leaves the sockets of refused connections to the garbage collector
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket object:ResourceWarning")
 GROUP = "center"
 
 

@@ -112,10 +112,10 @@ def _read_request(sock: socket.socket, connection: int) -> Seen | None:
 def sink(reply: Reply | None = None, *, tls: ssl.SSLContext | None = None) -> Iterator[Sink]:
     """A running Sink."""
     made = Sink(reply=reply or ok(), scheme="https" if tls else "http")
-    options = {"ssl_context": tls} if tls else {}
+    options: dict[str, Any] = {"ssl_context": tls} if tls else {}
     server = StreamServer(("127.0.0.1", 0), made.serve, spawn=10_000, backlog=2048, **options)
     server.start()
-    made.port = server.server_port
+    made.port = server.server_port or 0
     try:
         yield made
     finally:

@@ -403,7 +403,12 @@ def test_the_time_the_server_names_is_heeded(caller: Caller, server: Sink) -> No
 
 def test_idle_connections_are_bounded(server: Sink) -> None:
     caller = Caller(max_response_bytes=LIMIT, max_idle=3)
-    server.reply = lambda sock, seen: gevent.sleep(0.05) or ok()(sock, seen)
+
+    def reply(sock: socket.socket, seen: Seen) -> bool | None:
+        gevent.sleep(0.05)
+        return ok()(sock, seen)
+
+    server.reply = reply
     gevent.joinall([gevent.spawn(caller, request(server.url)) for _ in range(10)])
     eventually(lambda: server.open_now <= 3)
 
@@ -432,9 +437,11 @@ def test_an_unknown_name() -> None:
 
 
 def test_ttr_holds_while_looking_up() -> None:
-    caller = Caller(
-        max_response_bytes=LIMIT, resolver=Resolver(look_up=lambda *_: gevent.sleep(5) or [])
-    )
+    def look_up(*_: Any) -> list[Any]:
+        gevent.sleep(5)
+        return []
+
+    caller = Caller(max_response_bytes=LIMIT, resolver=Resolver(look_up=look_up))
     result, ms = timed(caller, request("http://slow.invalid/", ttr=200))
     assert result == Failure("timeout after 200 ms")
     assert ms < 350

@@ -132,7 +132,7 @@ def test_what_nobody_waits_for_any_more_is_not_looked_up() -> None:
     resolver = Resolver(look_up=look_up, max_in_flight=1)
     first = gevent.spawn(resolver.addresses, "first")
     eventually(lambda: look_up.under_way == 1)
-    with gevent.Timeout(0.05, False):
+    with pytest.raises(gevent.Timeout), gevent.Timeout(0.05):
         resolver.addresses("second")
     look_up.open.set()
     first.get()

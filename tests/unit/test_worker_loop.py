@@ -61,7 +61,8 @@ class Switched:
 
     def settle(self, outcomes: Sequence[Outcome]) -> list[bool]:
         self.settles.append(len(outcomes))
-        return self._through(self._store.settle, outcomes)
+        answers: list[bool] = self._through(self._store.settle, outcomes)
+        return answers
 
     def due(self, owner: str, until: int, limit: int) -> list[DueId]:
         rows: list[DueId] = self._through(self._store.due, owner, until, limit)
@@ -423,8 +424,8 @@ def test_handing_back_need_not_succeed(
 
 def test_more_messages_than_slots(rig: Rig, server: Sink) -> None:
     server.reply = after(0.02)
+    msg_ids = rig.put(server.url, count=400, in_ms=500)
     loop = rig.loop(max_callbacks=20, max_per_host=100, page_ms=900)
-    msg_ids = rig.put(server.url, count=400)
     rig.all_end(msg_ids, State.SUCCEEDED, limit_s=8)
     assert calls(server) == dict.fromkeys(msg_ids, 1)
     assert 10 <= server.at_once <= 20
