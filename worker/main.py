@@ -73,7 +73,8 @@ class Worker:
 
     def _done(self, _topic: str, ended: Ended, duration_ms: int, _reason: str) -> None:
         self._metrics.callbacks.labels(ended.value).inc()
-        self._metrics.callback_seconds.observe(duration_ms / 1000)
+        if ended is not Ended.RELEASED:  # no call was made
+            self._metrics.callback_seconds.observe(duration_ms / 1000)
 
 
 def run(config: Config) -> None:

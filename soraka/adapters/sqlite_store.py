@@ -1,7 +1,7 @@
 """The store in one SQLite file: one shard, one connection.
 
 synchronous=NORMAL: power loss may undo the last commits, but never a part of one. The store
-knows its position in the log, so what it lost is read again.
+knows its position in the log, so what it lost is read again. Commands alone are committed FULL.
 """
 
 import sqlite3
@@ -91,7 +91,8 @@ class SqliteStore:
         return (self._run(work),)
 
     def command(self, commands: Sequence[Command]) -> list[Verdict]:
-        return self._run(lambda rows: [self._command(rows, c) for c in commands])
+        # durable: once confirmed, a cancel must not be undone by what power loss undoes
+        return self._run(lambda rows: [self._command(rows, c) for c in commands], durable=True)
 
     def claim(self, msg_ids: Sequence[str]) -> list[Claim]:
         return self._run(lambda rows: [self._claim(rows, msg_id) for msg_id in msg_ids])
@@ -137,7 +138,7 @@ class SqliteStore:
             attempts=counts.get("attempts", 0),
         )
 
-    def _run(self, work: Callable[[Rows], T]) -> T:
+    def _run(self, work: Callable[[Rows], T], *, durable: bool = False) -> T:
         def on_thread(connection: sqlite3.Connection) -> T:
             rows = Rows(connection, self.now_ms())
             answer = work(rows)
@@ -145,7 +146,7 @@ class SqliteStore:
             return answer
 
         with _store_errors():
-            return self._thread.run(on_thread)
+            return self._thread.run(on_thread, durable=durable)
 
     def _query(self, sql: str, args: tuple[str | int, ...] = ()) -> list[tuple[Any, ...]]:
         with _store_errors():

@@ -20,7 +20,7 @@ Work = Callable[[sqlite3.Connection], Any]
 
 
 class SqliteThread:
-    """`synchronous` is FULL where a commit must survive power loss, else NORMAL.
+    """`synchronous` is FULL where every commit must survive power loss, else NORMAL.
 
     `unavailable` is raised when the database cannot be written (disk full, i/o error), when
     `max_waiting` pieces of work wait already, or when one is not done after `timeout_ms`.
@@ -40,15 +40,18 @@ class SqliteThread:
         self._timeout_s = timeout_ms / 1000
         self._max_waiting = max_waiting
         self._waiting: list[tuple[Work, AsyncResult[Any]]] = []
+        self._synchronous = synchronous
+        self._durable = False
         self._flusher: gevent.Greenlet[..., None] | None = None
         self._closed = False
         self._pool = ThreadPool(1)
-        self._connection: sqlite3.Connection = self._pool.apply(_open, (path, schema, synchronous))
+        self._connection: sqlite3.Connection = self._pool.apply(_open, (path, schema))
 
-    def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def run(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
         """Runs `work` inside a transaction; returns its result once that is committed.
 
-        What `work` raises is raised here, and its changes alone are rolled back.
+        What `work` raises is raised here, and its changes alone are rolled back. `durable`: the
+        commit, and all before it, survive power loss also where `synchronous` is NORMAL.
         """
         if self._closed:
             raise self._unavailable("closed")
@@ -56,6 +59,7 @@ class SqliteThread:
             raise self._unavailable(f"{self._max_waiting} writes are waiting already")
         result: AsyncResult[T] = AsyncResult()
         self._waiting.append((work, result))
+        self._durable |= durable
         if self._flusher is None:
             self._flusher = gevent.spawn(self._flush)
         try:
@@ -79,7 +83,10 @@ class SqliteThread:
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting, []
-                answers = self._pool.apply(_transaction, (self._connection, [w for w, _ in batch]))
+                synchronous = "FULL" if self._durable else self._synchronous
+                self._durable = False
+                works = [work for work, _ in batch]
+                answers = self._pool.apply(_transaction, (self._connection, works, synchronous))
                 for (_, result), (value, error) in zip(batch, answers, strict=True):
                     if error is None:
                         result.set(value)
@@ -89,19 +96,19 @@ class SqliteThread:
             self._flusher = None
 
 
-def _open(path: Path, schema: str, synchronous: str) -> sqlite3.Connection:
+def _open(path: Path, schema: str) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute(f"PRAGMA synchronous = {synchronous}")
     connection.execute("PRAGMA busy_timeout = 2000")
     connection.executescript(schema)
     return connection
 
 
 def _transaction(
-    connection: sqlite3.Connection, batch: list[Work]
+    connection: sqlite3.Connection, batch: list[Work], synchronous: str
 ) -> list[tuple[Any, Exception | None]]:
     try:
+        connection.execute(f"PRAGMA synchronous = {synchronous}")
         connection.execute("BEGIN IMMEDIATE")
         answers = [_savepoint(connection, work) for work in batch]
         connection.execute("COMMIT")

@@ -82,6 +82,8 @@ class Rules:
             case Ended.RELEASED:
                 row.tries -= 1  # but not `attempt`, which is never given twice
                 row.lease_until = 0
+                if outcome.delay_ms:
+                    row.due_at = now + outcome.delay_ms
         return True
 
     def command(self, row: Row, command: Command, now: int) -> Verdict:

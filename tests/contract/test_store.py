@@ -617,6 +617,17 @@ def test_released_is_pending_at_once_and_does_not_count(
     assert stored.attempt == 1
 
 
+def test_released_with_a_delay_waits_for_it(store: FullStore, clock: TurnedClock) -> None:
+    m = message(clock.now)
+    put(store, m)
+    claim = fire(store, m.msg_id)
+    assert end(store, m.msg_id, claim.attempt, Ended.RELEASED, delay_ms=70)
+    assert store.due(OWNER, 1 << 52, 9) == [DueId(clock.now + 70, m.msg_id)]
+    assert store.claim([m.msg_id])[0].kind is ClaimKind.LATER
+    clock.turn(70)
+    assert fire(store, m.msg_id).tries == 1
+
+
 def test_a_settle_after_the_lease_ran_out_counts_while_nobody_claimed(
     store: FullStore, clock: TurnedClock
 ) -> None:

@@ -15,7 +15,6 @@ from gevent.event import Event
 import idl
 from soraka import wire
 from soraka.adapters.sqlite_store import SqliteStore
-from soraka.adapters.store_rules import Row, Rules
 from soraka.config import WorkerConfig
 from soraka.errors import PeerUnavailable, StoreUnavailable
 from soraka.message import Callback, Command, CommandKind, Message, State, Stored
@@ -26,16 +25,6 @@ from worker.loop import Loop
 from worker.rpc import Handler
 
 OWNER = "10.0.0.1:30002"
-
-
-class Delaying(Rules):
-    """RELEASED with its delay, as the port says."""
-
-    def settle(self, row: Row | None, outcome: Outcome, now: int) -> bool:
-        settled = super().settle(row, outcome, now)
-        if settled and row is not None and outcome.ended is Ended.RELEASED:
-            row.due_at = max(row.due_at, now + outcome.delay_ms)
-        return settled
 
 
 class Switched:
@@ -88,7 +77,6 @@ class Rig:
             dead_retention_ms=600_000,
             lease_margin_ms=400,
             early_ms=60_000,
-            rules=Delaying,
         )
         self.store = Switched(self.real)
         self.position = 0

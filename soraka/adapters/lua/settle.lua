@@ -24,9 +24,10 @@ function ways.retry(r, delay)
   r.due, r.lease = now + delay, 0
 end
 
-function ways.released(r)
+function ways.released(r, delay)
   r.tries = r.tries - 1 -- but not `attempt`, which is never given twice
   r.lease = 0
+  if delay > 0 then r.due = now + delay end
   count('attempts', -1)
 end
 
