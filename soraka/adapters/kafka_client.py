@@ -63,7 +63,12 @@ def opened(make: Callable[..., Any], **settings: Any) -> tuple[Any, Any]:
         return made[0]
 
     try:
-        client = make(kafka_client=network, reconnect_backoff_max_ms=RECONNECT_MAX_MS, **settings)
+        client = make(
+            kafka_client=network,
+            proxy_url=f"{DIRECT}://",
+            reconnect_backoff_max_ms=RECONNECT_MAX_MS,
+            **settings,
+        )
     except BaseException:
         for each in made:
             each.close()

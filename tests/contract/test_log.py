@@ -1,6 +1,5 @@
 """The contract of the Log port, on every adapter; then what only one of them can do wrong."""
 
-import gc
 import itertools
 import os
 import signal
@@ -66,7 +65,6 @@ def open_kafka(kafka_server: Server) -> Iterator[Opener]:
         "max_inflight_bytes": 64 << 20,
     }
     yield from _opener(KafkaLog, defaults)
-    gc.collect()
 
 
 def _opener(make: Callable[..., Log], defaults: dict[str, Any]) -> Iterator[Opener]:

@@ -433,6 +433,12 @@ def test_an_early_command_id_waits_once(store: FullStore, clock: TurnedClock) ->
     assert store.claim([m.msg_id]) == [Claim(LATER, m.due_at + 10)]
 
 
+def test_an_early_command_sent_again_takes_no_room(store: FullStore, clock: TurnedClock) -> None:
+    m = message(clock.now)
+    assert set(store.command([add_time(m.msg_id, 10, "same")] * 200)) == {WAITS}
+    assert store.command([add_time(m.msg_id, 5)]) == [WAITS]
+
+
 def test_an_early_command_for_another_topic_is_dropped(
     store: FullStore, clock: TurnedClock
 ) -> None:

@@ -177,6 +177,14 @@ def test_sqlite_removes_what_is_past_its_retention(tmp_path: Path) -> None:
         assert store._query(counts) == [(0, 0)]
 
 
+def test_sqlite_clears_the_door(tmp_path: Path) -> None:
+    with sqlite_store(tmp_path / "s.db") as store:
+        m = message(store.now_ms())
+        store.command([cancel(m.msg_id)])
+        put(store, m)
+        assert store._query("SELECT * FROM early") == []
+
+
 def test_redis_forgets_the_index_of_dead_letters_past_their_retention(
     redis_server: Server, admin: "redis.Redis"
 ) -> None:

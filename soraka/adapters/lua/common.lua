@@ -58,12 +58,12 @@ local function save_head(r)
   redis.call('SETRANGE', PREFIX .. 'm:' .. r.id, 0, head(r))
 end
 
--- After unfold() only.
+-- After unfold() only, and not for a record that expires: SET would keep it for good.
 local function save_whole(r)
   r.owner_size, r.topic_size = #r.owner, #r.topic
   r.commands_size, r.reason_size = #r.commands, #r.reason
   redis.call('SET', PREFIX .. 'm:' .. r.id, head(r) .. r.owner .. r.topic .. r.commands
-    .. r.reason .. r.body, 'KEEPTTL')
+    .. r.reason .. r.body)
 end
 
 local function look_at(r)
