@@ -4,10 +4,11 @@ SQLite blocks its caller; on a thread of its own it does not stop the hub. Whate
 while one transaction is written goes together into the next: one fsync for all of it.
 """
 
+import fcntl
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import IO, Any, Literal, TypeVar, cast
 
 import gevent
 from gevent.event import AsyncResult
@@ -44,8 +45,17 @@ class SqliteThread:
         self._durable = False
         self._flusher: gevent.Greenlet[..., None] | None = None
         self._closed = False
+        try:
+            self._lock = _locked(path.with_name(f"{path.name}.lock"))
+        except OSError as exc:
+            raise unavailable(f"{path}: {exc.strerror}") from exc
         self._pool = ThreadPool(1)
-        self._connection: sqlite3.Connection = self._pool.apply(_open, (path, schema))
+        try:
+            self._connection: sqlite3.Connection = self._pool.apply(_open, (path, schema))
+        except sqlite3.Error as exc:
+            self._pool.kill()
+            self._lock.close()
+            raise unavailable(f"{path}: {exc}") from exc
 
     def run(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
         """Runs `work` inside a transaction; returns its result once that is committed.
@@ -62,10 +72,11 @@ class SqliteThread:
         self._durable |= durable
         if self._flusher is None:
             self._flusher = gevent.spawn(self._flush)
+        result.wait(timeout=self._timeout_s)
+        if not result.ready():
+            raise self._unavailable("the database did not answer in time")
         try:
-            return cast(T, result.get(timeout=self._timeout_s))
-        except gevent.Timeout as exc:
-            raise self._unavailable("the database did not answer in time") from exc
+            return cast(T, result.get(block=False))
         except sqlite3.OperationalError as exc:
             raise self._unavailable(str(exc)) from exc
 
@@ -78,6 +89,7 @@ class SqliteThread:
             self._flusher.join()
         self._pool.apply(self._connection.close)
         self._pool.kill()
+        self._lock.close()
 
     def _flush(self) -> None:
         try:
@@ -96,10 +108,22 @@ class SqliteThread:
             self._flusher = None
 
 
+def _locked(path: Path) -> IO[str]:
+    """Open, and locked until closed: a second process on one database would call everything
+    twice. Raises OSError."""
+    file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        file.close()
+        raise OSError(exc.errno, "another process works on it") from exc
+    return file
+
+
 def _open(path: Path, schema: str) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA busy_timeout = 2000")
+    connection.execute("PRAGMA journal_mode = WAL")
     connection.executescript(schema)
     return connection
 

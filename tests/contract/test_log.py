@@ -323,11 +323,15 @@ def test_what_was_appended_survives_a_close(open_log: Opener, consume: Consume) 
 
 def test_partitions_keep_their_names_over_a_restart(open_log: Opener, consume: Consume) -> None:
     def names() -> set[str]:
-        return {batch.partition for batch in drain(consume(open_log(), uuid.uuid4().hex), 100)}
+        log = open_log()
+        found = {batch.partition for batch in drain(consume(log, uuid.uuid4().hex), 100)}
+        log.close()
+        return found
 
     log = open_log()
     log.create_topic("orders")
     log.append("orders", records(100))
+    log.close()
     assert names() == names()
 
 
@@ -713,6 +717,7 @@ def test_sqlite_retention_spares_what_is_not_committed(
     assert kept(tmp_path, "dead_letters") == 0
     slow.seek(read[0].partition, 0)
     assert flat(drain(slow, 1000))[0].position == middle + 1
+    log.close()
     assert consume(open_sqlite(retention_ms=0), "slow").poll(0)[0].records[0].position == middle + 1
 
 
