@@ -107,7 +107,7 @@ def run(config: Config) -> None:
         process.follow_clock(parts.clock.sync)
         role = Center(parts, metrics)
         role.start()
-        process.serve_health([role], metrics, (config.center.host, config.center.health_port))
+        process.serve_health([role], metrics, config.center.host, config.center.health_port)
         process.run([role], config.process)
     finally:
         parts.close()

@@ -27,11 +27,10 @@ class Receive:
         self._registry = parts.registry
         self._service = Service(parts, metrics, process.listen(config.host, config.thrift_port))
         self._http = WSGIServer(
-            (config.host, config.port),
+            process.listen(config.host, config.port),
             self._service.app,
             log=None,
             spawn=Pool(config.max_connections),
-            backlog=2048,
         )
 
     def start(self) -> None:

@@ -85,7 +85,7 @@ def run(config: Config) -> None:
         process.follow_clock(parts.clock.sync)
         role = Worker(parts, metrics)
         role.start()
-        process.serve_health([role], metrics, (config.worker.host, config.worker.health_port))
+        process.serve_health([role], metrics, config.worker.host, config.worker.health_port)
         process.run([role], config.process)
     finally:
         parts.close()

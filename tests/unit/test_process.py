@@ -79,7 +79,7 @@ def role() -> Role:
 
 @pytest.fixture
 def health(role: Role) -> Iterator[str]:
-    server = process.serve_health([role], Metrics(), ("127.0.0.1", 0))
+    server = process.serve_health([role], Metrics(), "127.0.0.1", 0)
     yield f"http://127.0.0.1:{server.server_port}"
     server.stop(timeout=1)
 
