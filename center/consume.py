@@ -10,7 +10,7 @@ import gevent
 
 from center.workers import Workers
 from soraka import wire
-from soraka.errors import DecodeError, Gap, StoreUnavailable
+from soraka.errors import BodyTooLarge, DecodeError, Gap, StoreUnavailable
 from soraka.message import Message
 from soraka.metrics import Metrics
 from soraka.ports import (
@@ -30,7 +30,9 @@ from soraka.ports import (
 log = logging.getLogger(__name__)
 
 POLL_MS = 200
-COMMIT_EVERY_S = 1.0
+CHECK_EVERY_S = 1.0
+CHECKED_AT_ONCE = 50
+"""Partitions whose positions are read in one check: with more, they take turns."""
 BACK_OFF_S = 0.5
 
 
@@ -64,63 +66,113 @@ class Consume:
         self._metrics = metrics
         self._horizon_ms = horizon_ms
         self._read: dict[str, _Read] = {}
-        self._committed_at = time.monotonic()
+        self._checked_at = time.monotonic()
+        self._unchecked: list[str] = []
 
     def turn(self) -> None:
-        """One poll and what comes of it. Raises LogUnavailable; nothing is lost then."""
-        for batch in self._consumer.poll(POLL_MS):
-            self._guarded(batch)
+        """One poll and what comes of it. Raises Unavailable; nothing is lost then."""
+        # what came before its partition is begun is dropped: beginning it goes back for it
+        batches = [b for b in self._consumer.poll(POLL_MS) if self._has_begun(b)]
+        taken = 0
+        try:
+            self._follow_assignment()
+            for batch in batches:
+                self._take(batch)
+                taken += 1
+            self._check_now_and_then()
+        except StoreUnavailable as exc:
+            log.warning("store.unavailable", extra={"reason": str(exc)})
+            self._go_back_to(batches[taken:])
+            gevent.sleep(BACK_OFF_S)
+        except BaseException:
+            self._go_back_to(batches[taken:])
+            raise
         self._metrics.log_lag.set(self._consumer.lag())
-        if time.monotonic() - self._committed_at >= COMMIT_EVERY_S:
-            self.commit()
 
     def commit(self) -> None:
         """Every shard stands at or after what is committed."""
         self._consumer.commit({p: min(read.positions) for p, read in self._read.items()})
-        self._committed_at = time.monotonic()
 
-    def _guarded(self, batch: Batch) -> None:
-        first = batch.records[0].position
-        try:
-            self._take(batch)
-        except Gap as gap:
-            self._metrics.gaps.inc()
-            log.warning("store.gap", extra={"partition": batch.partition, "reason": str(gap)})
-            self._read[batch.partition].positions = gap.positions
-            self._consumer.seek(batch.partition, min(gap.positions) + 1)
-        except StoreUnavailable as exc:
-            log.warning("store.unavailable", extra={"reason": str(exc)})
-            self._consumer.seek(batch.partition, first)
-            gevent.sleep(BACK_OFF_S)
-        except BaseException:
-            self._consumer.seek(batch.partition, first)
-            raise
+    def _go_back_to(self, batches: Sequence[Batch]) -> None:
+        """They were polled but not taken: the next poll must begin with them again."""
+        for batch in batches:
+            self._consumer.seek(batch.partition, batch.records[0].position)
+
+    # ------------------------------------------------------------------ where to read
+
+    def _has_begun(self, batch: Batch) -> bool:
+        read = self._read.get(batch.partition)
+        return read is not None and read.epoch == batch.epoch
+
+    def _follow_assignment(self) -> None:
+        assigned = self._consumer.assigned()
+        for partition in self._read.keys() - assigned.keys():
+            del self._read[partition]
+        for partition, epoch in assigned.items():
+            read = self._read.get(partition)
+            if read is None or read.epoch != epoch:
+                self._begin(partition, epoch)
+
+    def _begin(self, partition: str, epoch: int) -> None:
+        """Reads on where the store stands. Within one epoch the log then goes on without a hole."""
+        positions = self._store.positions(partition)
+        oldest, end = self._consumer.span(partition)
+        if max(positions) >= end:
+            log.error(
+                "log.lost_its_tail",
+                extra={"partition": partition, "end": end, "store": max(positions)},
+            )
+            self._store.rewind(partition, end - 1)
+            positions = self._store.positions(partition)
+        start = min(positions) + 1
+        if start < oldest and positions != (-1,) * len(positions):
+            log.error(
+                "log.lost_its_head", extra={"partition": partition, "records": oldest - start}
+            )
+        self._consumer.seek(partition, start)
+        self._read[partition] = _Read(epoch, positions)
+        log.info("partition.assigned", extra={"partition": partition, "position": start})
+
+    def _check_now_and_then(self) -> None:
+        """Commits, and looks whether the store has lost its tail: on a quiet partition no batch
+        would tell."""
+        if time.monotonic() - self._checked_at < CHECK_EVERY_S:
+            return
+        self._checked_at = time.monotonic()
+        self.commit()
+        self._unchecked = [p for p in self._unchecked if p in self._read] or list(self._read)
+        now, self._unchecked = (
+            self._unchecked[:CHECKED_AT_ONCE],
+            self._unchecked[CHECKED_AT_ONCE:],
+        )
+        for partition in now:
+            positions = self._store.positions(partition)
+            known = self._read[partition].positions
+            if any(stands < was for stands, was in zip(positions, known, strict=True)):
+                self._go_back(Gap(partition, positions))
+
+    def _go_back(self, gap: Gap) -> None:
+        self._metrics.gaps.inc()
+        log.warning("store.gap", extra={"partition": gap.partition, "reason": str(gap)})
+        self._read[gap.partition].positions = gap.positions
+        self._consumer.seek(gap.partition, min(gap.positions) + 1)
+
+    # ------------------------------------------------------------------ a batch
 
     def _take(self, batch: Batch) -> None:
-        if not self._joins_on(batch):
-            return
+        if not self._has_begun(batch):
+            return  # taken away by now
         read = self._read[batch.partition]
         entries = self._entries(batch)
-        read.positions = self._store.schedule(batch.partition, read.positions, batch.last, entries)
+        try:
+            read.positions = self._store.schedule(
+                batch.partition, read.positions, batch.last, entries
+            )
+        except Gap as gap:
+            self._go_back(gap)
+            return
         self._metrics.scheduled.inc(len(entries))
         self._deliver(entries)
-
-    def _joins_on(self, batch: Batch) -> bool:
-        """False when the store must read something before this batch, and we went back for it.
-
-        Asked once for each epoch: within one, the log goes on without a hole.
-        """
-        read = self._read.get(batch.partition)
-        if read is not None and read.epoch == batch.epoch:
-            return True
-        positions = self._store.positions(batch.partition)
-        self._read[batch.partition] = _Read(batch.epoch, positions)
-        start = min(positions) + 1
-        log.info("partition.assigned", extra={"partition": batch.partition, "position": start})
-        if start >= batch.records[0].position:
-            return True
-        self._consumer.seek(batch.partition, start)
-        return False
 
     def _entries(self, batch: Batch) -> list[Entry]:
         entries: list[Entry] = []
@@ -139,9 +191,16 @@ class Consume:
                     },
                 )
         if bad:
-            self._log.append_dead_letter(bad)
-            self._metrics.undecodable.inc(len(bad))
+            self._put_aside(bad)
         return entries
+
+    def _put_aside(self, bad: Sequence[Record]) -> None:
+        self._metrics.undecodable.inc(len(bad))
+        for record in bad:
+            try:
+                self._log.append_dead_letter([record])
+            except BodyTooLarge as exc:  # it stays where it is, and was logged with its position
+                log.error("record.too_large", extra={"key": record.key, "reason": str(exc)})
 
     def _deliver(self, entries: Sequence[Entry]) -> None:
         until = self._clock.now_ms() + self._horizon_ms

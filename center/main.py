@@ -42,6 +42,9 @@ class Center:
             clock=parts.clock,
             metrics=metrics,
             horizon_ms=config.worker.horizon_ms,
+            absent_ms=config.center.absent_ms,
+            sweep_ms=config.center.sweep_ms,
+            turned=lambda: self._turns.turn("reconcile"),
         )
         self._server = RpcServer(
             idl.center.Center,

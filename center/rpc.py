@@ -12,6 +12,6 @@ class Handler:
     def __init__(self, reconcile: Reconcile) -> None:
         self._reconcile = reconcile
 
-    def hand_back(self, owner: str, messages: list[Any]) -> int:
+    def hand_back(self, owner: str, messages: list[Any]) -> list[str]:
         pairs = [(m.topic, DueId(m.due.due_at, m.due.msg_id)) for m in messages]
         return self._reconcile.hand_back(owner, pairs)

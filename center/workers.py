@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import gevent
 from gevent.event import Event
+from thriftpy2.thrift import TException
 
 import idl
 from center.balance import Balancer
@@ -57,7 +58,7 @@ class _Line:
                 incarnation=self.instance.incarnation,
                 messages=[idl.worker.Due(msg_id=m.msg_id, due_at=m.due_at) for m in batch],
             )
-        except (PeerUnavailable, idl.worker.WrongIncarnation) as exc:
+        except (PeerUnavailable, TException) as exc:  # WrongIncarnation is one
             log.warning(
                 "deliver.failed",
                 extra={"worker": self.instance.address, "messages": len(batch), "reason": str(exc)},
@@ -77,9 +78,10 @@ class Workers:
     def live(self) -> Collection[str]:
         return self._registry.live("worker").keys()
 
-    def choose(self, topic: str) -> str:
-        """An address, or NO_OWNER."""
-        return self._balancer.choose(topic, self._registry.topics().get(topic), self.live())
+    def choose(self, topic: str, excluded: str = "") -> str:
+        """An address, not that of `excluded`; or NO_OWNER."""
+        live = [address for address in self.live() if address != excluded]
+        return self._balancer.choose(topic, self._registry.topics().get(topic), live)
 
     def deliver(self, messages: Mapping[str, Sequence[DueId]]) -> None:
         """Tells each worker of messages it owns now. Does not wait."""

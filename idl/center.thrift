@@ -9,7 +9,8 @@ struct HandBack {
 service Center {
   /**
    * A worker hands back messages that wait for another attempt, to be balanced anew.
-   * Returns how many went to another worker. Safe to repeat; need not succeed.
+   * Returns the ids of those that went to another worker: the caller need not hold them any
+   * more. Safe to repeat; need not succeed.
    */
-  i32 hand_back(1: string owner, 2: list<HandBack> messages)
+  list<string> hand_back(1: string owner, 2: list<HandBack> messages)
 }

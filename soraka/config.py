@@ -122,6 +122,12 @@ class CenterConfig:
     thrift_port: int = _port(30001, "Thrift port")
     health_port: int = _port(0, "HTTP port of /healthz, /readyz, /metrics")
     reconcile_ms: int = _set(1000, "between looks for messages of absent workers", min=50)
+    absent_ms: int = _set(
+        3000, "an absent worker's messages go to others after this", min=0, max=600_000
+    )
+    sweep_ms: int = _set(
+        30_000, "overdue messages of a live worker go to others after this", min=1000
+    )
     rpc_timeout_ms: int = _set(1000, "of a call to a worker", min=50, max=60_000)
 
 

@@ -59,6 +59,13 @@ class Consumer(Protocol):
         LogUnavailable only when nothing can be read and the caller should wait and poll again.
         """
 
+    def assigned(self) -> Mapping[str, int]:
+        """The partitions this consumer has, with their epochs, as of the last poll."""
+
+    def span(self, partition: str) -> tuple[int, int]:
+        """The oldest position kept, and the one the next record will get; they are equal when
+        nothing is kept. Raises LogUnavailable."""
+
     def seek(self, partition: str, position: int) -> None:
         """The next poll goes on at `position`, or at the oldest record kept if that is later.
 
@@ -225,6 +232,10 @@ class Store(Protocol):
         in, in their order. Commands are applied as `command` does, but one for an unknown
         message is dropped: in the log it comes after its message.
         """
+
+    def rewind(self, partition: str, position: int) -> None:
+        """Sets the positions of all shards that stand after `position` back to it: the log has
+        lost what came after, and gives those positions anew. Nothing else changes."""
 
     def command(self, commands: Sequence[Command]) -> list[Verdict]:
         """Applies commands now; one verdict each, in order.

@@ -149,7 +149,10 @@ BACK_OFF_S = 1.0
 
 
 def loop(turn: Step, *, stopping: Event, turned: Step, pause: Step) -> None:
-    """Body of a role's greenlet: turns until `stopping`, whatever a turn raises."""
+    """Body of a role's greenlet: turns until `stopping`, whatever a turn raises.
+
+    One that fails for a reason of its own has not turned: a loop that always does is not alive.
+    """
     while not stopping.is_set():
         try:
             turn()
@@ -159,6 +162,7 @@ def loop(turn: Step, *, stopping: Event, turned: Step, pause: Step) -> None:
         except Exception:  # the edge of a process: one bad turn must not end the loop
             log.exception("loop.failed")
             stopping.wait(BACK_OFF_S)
+            continue
         turned()
         if not stopping.is_set():
             pause()

@@ -3,6 +3,8 @@
 A request is sent once for each claim. An idle connection is looked at before it is used, and
 when the system takes not one byte of the request on it, a new connection is opened. Once a
 byte has left, a connection that breaks is a failed attempt: the server may have begun to work.
+Under TLS the first piece is one record: until the system has taken all of it, which is when
+sending it returns, the server cannot decrypt a byte.
 Redirects are not followed.
 """
 
@@ -20,6 +22,8 @@ from worker.judge import Answer, Failure
 from worker.request import Request
 
 KEEP_S = 30.0
+FIRST_TLS_BYTES = 8 << 10
+"""Fits in one record, of 16 KB at most. Sending more fails also when the first records arrived."""
 
 
 class Caller:
@@ -77,7 +81,7 @@ class Caller:
         if (sock := self._hosts.take(request.origin)) is not None:
             try:
                 return sock, _first_piece(sock, request.data, deadline)
-            except ConnectionError:
+            except (ConnectionError, ssl.SSLError):
                 sock.close()  # not one byte was taken: surely not received
             except BaseException:
                 sock.close()
@@ -101,6 +105,8 @@ def _first_piece(sock: socket.socket, data: bytes, deadline: float) -> int:
     # a process that was stopped and went on may get here before its timeout strikes
     if time.monotonic() >= deadline:
         raise TimeoutError("too late to send")
+    if isinstance(sock, ssl.SSLSocket):
+        data = data[:FIRST_TLS_BYTES]
     return sock.send(data)
 
 

@@ -17,18 +17,22 @@ class Centers:
         self._timeout_ms = rpc_timeout_ms
         self._clients: dict[str, RpcClient] = {}
 
-    def hand_back(self, messages: list[tuple[str, DueId]]) -> None:
-        """Offers (topic, message) pairs to be balanced anew. None answers: we keep them."""
+    def hand_back(self, messages: list[tuple[str, DueId]]) -> list[str]:
+        """Offers (topic, message) pairs to be balanced anew; returns the ids that went to another
+        worker. When no center answers, none did, or it is not known."""
         live = self._registry.live("center")
         for address in [a for a in self._clients if a not in live]:
             self._clients.pop(address).close()
         structs = [_struct(topic, due) for topic, due in messages]
         for address in sorted(live):
             try:
-                self._client(address).call("hand_back", owner=self._owner, messages=structs)
+                moved = self._client(address).call(
+                    "hand_back", owner=self._owner, messages=structs
+                )
             except PeerUnavailable:
                 continue
-            return
+            return list(moved)
+        return []
 
     def close(self) -> None:
         """Safe to repeat."""

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 MAX_RECORDS = 1000
 CLOSE_MS = 2000
+SPAN_MS = 5000
 SETTINGS = {
     "partition_assignment_strategy": [CooperativeStickyAssignor],
     "auto_offset_reset": "earliest",
@@ -110,6 +111,18 @@ class KafkaLogConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
                 fetched.pop(tp, None)
         batches = (self._batch(tp, records) for tp, records in fetched.items())
         return [batch for batch in batches if batch is not None]
+
+    def assigned(self) -> Mapping[str, int]:
+        return {owned.name: owned.epoch for owned in self._owned.values()}
+
+    def span(self, partition: str) -> tuple[int, int]:
+        found = [tp for tp, owned in self._owned.items() if owned.name == partition]
+        if not found:
+            raise LogUnavailable(f"{partition} is assigned no longer")
+        with translated():
+            oldest = self._consumer.beginning_offsets(found, timeout_ms=SPAN_MS)
+            end = self._consumer.end_offsets(found, timeout_ms=SPAN_MS)
+        return oldest[found[0]], end[found[0]]
 
     def seek(self, partition: str, position: int) -> None:
         for tp, owned in self._owned.items():

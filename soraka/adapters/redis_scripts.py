@@ -21,6 +21,7 @@ _PARTS = {
     "claim": ("#!lua flags=allow-oom", ("common",)),
     "settle": ("#!lua flags=allow-oom", ("common",)),
     "assign": ("#!lua flags=allow-oom", ("common",)),
+    "rewind": ("#!lua flags=allow-oom", ("common",)),
     "owners": ("#!lua flags=allow-oom", ("common",)),
 }
 Arg = str | bytes | int

@@ -83,6 +83,10 @@ class RedisStore:
             raise Gap(partition, positions)
         return positions
 
+    def rewind(self, partition: str, position: int) -> None:
+        call = (self._clock(), partition, position)
+        self._redis.run("rewind", [(prefix, call) for prefix in self._prefixes])
+
     def command(self, commands: Sequence[Command]) -> list[Verdict]:
         head = (self._clock(), self._early_ms, self._retention_ms)
         replies = self._each("command", head, commands, _command_args)

@@ -167,6 +167,12 @@ class SqliteLogConsumer:
         self._next = records[-1].position + 1
         return [Batch(self._log.partition, 1, records)]
 
+    def assigned(self) -> Mapping[str, int]:
+        return {self._log.partition: 1}
+
+    def span(self, partition: str) -> tuple[int, int]:
+        return self._thread.run(_span)
+
     def seek(self, partition: str, position: int) -> None:
         if partition == self._log.partition:
             self._next = position
@@ -205,6 +211,12 @@ def _state(db: sqlite3.Connection) -> tuple[int, str, set[str]]:
     (log_id,) = db.execute("SELECT id FROM log_id").fetchone()
     topics = {name for (name,) in db.execute("SELECT name FROM topics")}
     return (last[0] if last else 0), log_id, topics
+
+
+def _span(db: sqlite3.Connection) -> tuple[int, int]:
+    end = _state(db)[0] + 1
+    (oldest,) = db.execute("SELECT min(position) FROM records").fetchone()
+    return end if oldest is None else oldest, end
 
 
 def _insert(db: sqlite3.Connection, statement: str, records: Iterable[Record]) -> int:

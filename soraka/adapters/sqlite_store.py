@@ -90,6 +90,13 @@ class SqliteStore:
 
         return (self._run(work),)
 
+    def rewind(self, partition: str, position: int) -> None:
+        def work(rows: Rows) -> None:
+            if rows.position(partition) > position:
+                rows.set_position(partition, position)
+
+        self._run(work)
+
     def command(self, commands: Sequence[Command]) -> list[Verdict]:
         # durable: once confirmed, a cancel must not be undone by what power loss undoes
         return self._run(lambda rows: [self._command(rows, c) for c in commands], durable=True)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import gevent
 import pytest
 from uuid_utils import uuid7
 
@@ -71,6 +72,7 @@ class Rig:
         self.registry = LocalRegistry(path=None)
         self.registry.put_topic(Topic(name=TOPIC), create=True)
         self.metrics = Metrics()
+        self.pages: list[int] = []
         self.workers = Workers(self.registry, rpc_timeout_ms=200)
         self.use(_store(folder / "store.db"))
 
@@ -95,6 +97,9 @@ class Rig:
             clock=clock,
             metrics=self.metrics,
             horizon_ms=3000,
+            absent_ms=100,
+            sweep_ms=1000,
+            turned=lambda: self.pages.append(1),
         )
 
     def worker(self, address: str) -> Instance:
@@ -102,14 +107,14 @@ class Rig:
         self.registry.register(made)
         return made
 
-    def append(self, count: int = 1, *, topic: str = TOPIC) -> list[str]:
+    def append(self, count: int = 1, *, due_in_ms: int = DAY_MS) -> list[str]:
         now = self.store.now_ms()
         messages = [
             Message(
                 msg_id=str(uuid7()),
-                topic=topic,
+                topic=TOPIC,
                 created_at=now,
-                due_at=now + DAY_MS,
+                due_at=now + due_in_ms,
                 ttr_ms=1000,
                 callback=Callback(method="GET", url="http://127.0.0.1/"),
             )
@@ -159,6 +164,9 @@ def test_a_record_that_cannot_be_decoded_is_put_aside_and_the_rest_goes_on(rig: 
     rig.read()
     assert all(rig.store.get([first, last]))
     assert rig.metrics.undecodable._value.get() == 1
+    assert rig.log._thread.run(
+        lambda db: db.execute("SELECT key, value FROM dead_letters").fetchall()
+    ) == [("poison", b"\x01\xff\xff")]
 
 
 def test_while_the_store_is_away_nothing_is_skipped(
@@ -219,17 +227,97 @@ def test_messages_without_an_owner_go_to_the_first_worker_that_comes(rig: Rig) -
     assert rig.store.owners() == {"127.0.0.1:1"}
 
 
-def test_an_owner_must_be_absent_twice_running(rig: Rig) -> None:
+def test_an_owner_must_be_absent_for_a_while(rig: Rig) -> None:
     gone = rig.worker("127.0.0.1:1")
     ids = rig.append(2)
     rig.read()
     rig.reconcile.turn()
     rig.worker("127.0.0.1:2")
     rig.registry.unregister(gone)
-    rig.reconcile.turn()
+    for _ in range(5):  # however often something changes
+        rig.reconcile.turn()
     assert set(rig.owners_of(ids)) == {"127.0.0.1:1"}
+    gevent.sleep(0.1)
     rig.reconcile.turn()
     assert set(rig.owners_of(ids)) == {"127.0.0.1:2"}
+
+
+def test_an_owner_that_comes_back_in_time_keeps_its_own(rig: Rig) -> None:
+    gone = rig.worker("127.0.0.1:1")
+    ids = rig.append(2)
+    rig.read()
+    rig.worker("127.0.0.1:2")
+    rig.registry.unregister(gone)
+    rig.reconcile.turn()
+    rig.worker("127.0.0.1:1")
+    gevent.sleep(0.1)
+    rig.reconcile.turn()
+    rig.registry.unregister(gone)
+    rig.reconcile.turn()
+    assert set(rig.owners_of(ids)) == {"127.0.0.1:1"}
+
+
+def test_a_long_takeover_turns_with_each_page(rig: Rig) -> None:
+    ids = rig.append(1200)
+    rig.read()
+    rig.worker("127.0.0.1:1")
+    rig.reconcile.turn()
+    assert set(rig.owners_of(ids)) == {"127.0.0.1:1"}
+    assert len(rig.pages) == 3
+
+
+def test_what_a_live_owner_leaves_undone_goes_to_another(rig: Rig) -> None:
+    rig.worker("127.0.0.1:1")
+    overdue, fresh = rig.append(3, due_in_ms=-1500), rig.append(3, due_in_ms=0)
+    rig.read()
+    rig.reconcile.turn()
+    assert set(rig.owners_of(overdue)) == {"127.0.0.1:1"}  # there is no other
+    rig.worker("127.0.0.1:2")
+    rig.reconcile.turn()
+    assert set(rig.owners_of(overdue)) == {"127.0.0.1:2"}
+    assert set(rig.owners_of(fresh)) == {"127.0.0.1:1"}
+
+
+def test_a_quiet_store_that_lost_its_tail_is_noticed(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("center.consume.CHECK_EVERY_S", 0)
+    ids = rig.append(5)
+    rig.read()
+    lost = _store(rig.folder / "lost.db")
+    rig.store.close()
+    rig.store = rig.consume._store = lost
+    for _ in range(3):  # nothing new comes
+        rig.consume.turn()
+    assert all(rig.store.get(ids))
+
+
+def test_a_store_emptied_while_no_center_ran_is_read_up(rig: Rig) -> None:
+    ids = rig.append(5)
+    rig.read()
+    rig.consume.commit()
+    rig.store.close()
+    rig.consumer.close()
+    rig.use(_store(rig.folder / "restored.db"))
+    for _ in range(2):  # nothing new comes, and the group stands at the end
+        rig.consume.turn()
+    assert all(rig.store.get(ids))
+
+
+def test_a_log_that_lost_its_tail_is_read_on_from_its_end(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.append(2)
+    rig.read()
+    known = rig.store.positions(rig.log.partition)
+    rig.store.schedule(rig.log.partition, known, known[0] + 100, [])
+    rig.consumer.close()
+    rig.use(rig.store)  # a center that begins anew
+    rig.consume.turn()
+    assert [r.message for r in caplog.records if r.levelname == "ERROR"] == ["log.lost_its_tail"]
+    ids = rig.append(3)
+    rig.read()
+    assert all(rig.store.get(ids))
 
 
 def test_a_topic_keeps_to_its_workers_also_when_taken_over(rig: Rig) -> None:
@@ -241,8 +329,9 @@ def test_a_topic_keeps_to_its_workers_also_when_taken_over(rig: Rig) -> None:
     rig.read()
     assert set(rig.owners_of(ids)) == {"127.0.0.1:2", "127.0.0.1:3"}
     rig.registry.unregister(gone)
-    for _ in range(2):
-        rig.reconcile.turn()
+    rig.reconcile.turn()
+    gevent.sleep(0.1)
+    rig.reconcile.turn()
     assert set(rig.owners_of(ids)) == {"127.0.0.1:2"}
 
 
@@ -253,6 +342,7 @@ def test_hand_back_balances_anew_and_moves_only_what_the_worker_owns(rig: Rig) -
     rig.worker("127.0.0.1:2")
     due = rig.store.now_ms() + DAY_MS
     pairs = [(TOPIC, DueId(due, msg_id)) for msg_id in ids]
-    assert rig.reconcile.hand_back("127.0.0.1:9", pairs) == 0
-    assert rig.reconcile.hand_back("127.0.0.1:1", pairs) == 2
+    assert rig.reconcile.hand_back("127.0.0.1:9", pairs) == []
+    moved = rig.reconcile.hand_back("127.0.0.1:1", pairs)
+    assert rig.owners_of(moved) == ["127.0.0.1:2"] * 2
     assert sorted(map(str, rig.owners_of(ids))) == ["127.0.0.1:1"] * 2 + ["127.0.0.1:2"] * 2
