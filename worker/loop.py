@@ -17,7 +17,7 @@ from gevent.pool import Group
 
 from soraka.config import WorkerConfig
 from soraka.errors import SorakaError, StoreUnavailable
-from soraka.ports import Claim, ClaimKind, Clock, DueId, Ended, Store
+from soraka.ports import Claim, ClaimKind, Clock, DueId, Ended, Move, Store
 from soraka.process import Turns
 from worker.calls import Call, Calls, OnDone, OnFire
 from worker.settle import BackOff, Settler, Settling
@@ -25,14 +25,17 @@ from worker.timer import Timer
 
 log = logging.getLogger(__name__)
 
-HandBack = Callable[[list[tuple[str, DueId]]], None]
-"""Offers (topic, message) pairs to a center; blocks until it answered. Best effort."""
+HandBack = Callable[[list[tuple[str, DueId]]], list[str]]
+"""Offers (topic, message) pairs to a center; the ids that went to another worker. Blocks until it
+answered. Best effort."""
 
 BATCH = 200
 CLAIM_SPACING_S = 0.003
 """Between the starts of two claims: under load they come in batches, the first goes at once."""
 PAGE = 5000
-"""Messages read beyond those held already."""
+"""Rows read at once, those held already among them: what is behind them comes up as they go."""
+FULL_PAGE = 500
+"""With the timer nearly full: enough to see what is overdue and was never told of."""
 PAGE_SPACING_S = 0.02
 PAGE_YIELD = 500
 LOW_WATER = 1000
@@ -41,6 +44,7 @@ LONGEST_NAP_S = 1.0
 """The timer turns at least so often, to show that it lives."""
 MAX_HAND_BACKS = 4
 LONGEST_PACE_MS = 64
+AFTER_FAILURE_S = 0.1
 
 
 def _ignore(*_: object) -> None:
@@ -72,6 +76,7 @@ class Loop:
         self._claiming = 0
         self._calling = 0
         self._paces: dict[str, int] = {}
+        self._gone: set[str] = set()  # answers to claims since the last page
         self._calls = Calls(
             clock=clock,
             call=call,
@@ -153,21 +158,46 @@ class Loop:
                     self._page()
             except StoreUnavailable as exc:
                 self._page_back_off.failed(exc)
+            except Exception:  # the edge of a process: one bad turn must not end the loop
+                log.exception("pager.failed")
             else:
                 self._page_back_off.worked()
             if self._page_now.wait(self._config.page_ms / 1000):
                 gevent.sleep(PAGE_SPACING_S)
 
     def _page(self) -> None:
-        limit = len(self._timer) + len(self._busy) + PAGE
+        limit = FULL_PAGE if len(self._timer) > self._config.max_held * 7 // 8 else PAGE
         until = self._horizon()
         rows = self._store.due(self._owner, until, limit)
+        more = len(rows) >= limit
+        rows = self._without_dead(rows)
         for start in range(0, len(rows), PAGE_YIELD):
             if start:
                 gevent.sleep(0)  # a long page must not make others late
             self._hold([(r.msg_id, r.due_at) for r in rows[start : start + PAGE_YIELD]], until)
             self._nudge()
-        self._more = len(rows) >= limit or len(self._timer) >= self._config.max_held
+            more = more or len(self._timer) >= self._config.max_held
+        self._more = more
+
+    def _without_dead(self, rows: list[DueId]) -> list[DueId]:
+        """Has the store forget the entries of our index behind which there is no message.
+
+        They are those that come up again after a claim was answered GONE: the record was lost,
+        or moved by a step cut short. To give one to ourselves takes a false entry away.
+        """
+        gone, self._gone = self._gone, set()
+        dead = [row.msg_id for row in rows if row.msg_id in gone]
+        if not dead:
+            return rows
+        for start in range(0, len(dead), PAGE_YIELD):
+            part = dead[start : start + PAGE_YIELD]
+            answers = self._store.assign([Move(i, self._owner, self._owner) for i in part])
+            gone.difference_update(
+                msg_id
+                for msg_id, look_at in zip(part, answers, strict=True)
+                if look_at is not None  # it was read from the log again meanwhile
+            )
+        return [row for row in rows if row.msg_id not in gone]
 
     def _hold(self, messages: Sequence[tuple[str, int]], until: int) -> int:
         new = 0
@@ -185,7 +215,11 @@ class Loop:
         low_water = min(LOW_WATER, self._config.max_held // 2)
         while True:
             self._turns.turn("timer")
-            nap_s = self._fire_due()
+            try:
+                nap_s = self._fire_due()
+            except Exception:  # the edge of a process: one bad turn must not end the loop
+                log.exception("timer.failed")
+                nap_s = AFTER_FAILURE_S
             if self._more and len(self._timer) < low_water:
                 self._page_now.set()
             self._wake.clear()
@@ -250,6 +284,8 @@ class Loop:
         except StoreUnavailable as exc:
             self._claim_back_off.failed(exc)
             self._put_back(msg_ids)
+        except Exception:  # a defect; they are paged again, and BUSY for as long as a lease was had
+            log.exception("claim.failed", extra={"messages": len(msg_ids) - handed_over})
         finally:
             self._claiming -= len(msg_ids)
             self._busy.difference_update(msg_ids[handed_over:])
@@ -265,6 +301,8 @@ class Loop:
         self._busy.discard(msg_id)
         if claim.kind is ClaimKind.GONE:
             self._paces.pop(msg_id, None)
+            if len(self._gone) < self._config.max_held:
+                self._gone.add(msg_id)
         elif claim.at <= self._horizon():
             self._timer.push(msg_id, self._not_before(msg_id, claim.at))
 
@@ -289,6 +327,8 @@ class Loop:
         settling = None
         try:
             settling = self._calls.run(msg_id, claim)
+        except Exception:  # a defect in one call
+            log.exception("call.failed", extra={"msg_id": msg_id})
         finally:
             self._calling -= 1
             if settling is None:  # a bug or the end of the process: its lease will run out
@@ -300,10 +340,10 @@ class Loop:
     # ------------------------------------------------------------------ after the settler
 
     def _settled(self, batch: list[Settling], answers: list[bool]) -> None:
+        self._busy.difference_update(settling.outcome.msg_id for settling in batch)
         now = self._clock.now_ms()
         retries: list[tuple[str, DueId]] = []
         for (outcome, topic), current in zip(batch, answers, strict=True):
-            self._busy.discard(outcome.msg_id)
             if not current or outcome.ended in (Ended.SUCCEEDED, Ended.DEAD):
                 continue
             due_at = now + outcome.delay_ms
@@ -318,8 +358,11 @@ class Loop:
 
     def _offer(self, hand_back: HandBack, retries: list[tuple[str, DueId]]) -> None:
         try:
-            hand_back(retries)
+            for msg_id in hand_back(retries):
+                self._timer.discard(msg_id)  # a busy one is not there; its claim will tell
         except SorakaError as exc:
             log.debug("hand_back.failed", extra={"reason": str(exc)})
+        except Exception:
+            log.exception("hand_back.failed")
         finally:
             self._hand_backs -= 1

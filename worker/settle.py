@@ -60,7 +60,8 @@ class BackOff:
 class Settler:
     """Keeps outcomes until settled; whoever fills it looks at `len` first.
 
-    `settled` gets each batch with the store's answers, and must neither block nor raise.
+    `settled` gets each batch with the store's answers, False for an outcome that was dropped; it
+    must neither block nor raise.
     """
 
     def __init__(
@@ -96,12 +97,29 @@ class Settler:
             if not self._waiting:
                 self._filled.clear()
             self._under_way = len(batch)
-            answers = self._settle(batch)
+            answers = self._settle([settling.outcome for settling in batch])
             self._under_way = 0
-            self._settled(batch, answers)
+            try:
+                self._settled(batch, answers)
+            except Exception:  # the edge of a process: later outcomes must be settled still
+                log.exception("settler.failed")
 
-    def _settle(self, batch: list[Settling]) -> list[bool]:
-        outcomes = [settling.outcome for settling in batch]
+    def _settle(self, outcomes: list[Outcome]) -> list[bool]:
+        try:
+            return self._taken(outcomes)
+        except Exception:  # a defect; it must not cost the others their outcomes
+            log.exception("settle.failed", extra={"outcomes": len(outcomes)})
+        return [self._settle_alone(outcome) for outcome in outcomes]
+
+    def _settle_alone(self, outcome: Outcome) -> bool:
+        try:
+            return self._taken([outcome])[0]
+        except Exception:  # its lease will run out, and it is called again
+            log.exception("settle.dropped", extra={"msg_id": outcome.msg_id})
+            return False
+
+    def _taken(self, outcomes: list[Outcome]) -> list[bool]:
+        """The store's answers, once it has given them."""
         while True:
             try:
                 answers = self._store.settle(outcomes)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from kafka.errors import (
+    InvalidTopicError,
     KafkaError,
     MessageSizeTooLargeError,
     RecordListTooLargeError,
@@ -13,7 +14,7 @@ from kafka.errors import (
 from kafka.net.compat import KafkaNetClient
 from kafka.net.inet import KafkaNetSocket
 
-from soraka.errors import BodyTooLarge, LogUnavailable, TopicNotFound
+from soraka.errors import BodyTooLarge, InvalidParams, LogUnavailable, TopicNotFound
 
 RECONNECT_MAX_MS = 1000
 DIRECT = "soraka-direct"
@@ -42,6 +43,8 @@ def translated() -> Iterator[None]:
         yield
     except UnknownTopicOrPartitionError as exc:
         raise TopicNotFound(str(exc)) from exc
+    except InvalidTopicError as exc:
+        raise InvalidParams("topic_name", f"Kafka does not take it: {exc}") from exc
     except (MessageSizeTooLargeError, RecordListTooLargeError) as exc:
         raise BodyTooLarge("record", "larger than Kafka takes") from exc
     except (KafkaError, OSError) as exc:

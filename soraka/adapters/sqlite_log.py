@@ -171,6 +171,8 @@ class SqliteLogConsumer:
         return {self._log.partition: 1}
 
     def span(self, partition: str) -> tuple[int, int]:
+        if partition != self._log.partition:
+            raise LogUnavailable(f"{partition} is not of this log")
         return self._thread.run(_span)
 
     def seek(self, partition: str, position: int) -> None:

@@ -18,7 +18,7 @@ import gevent
 import psutil
 import pytest
 
-from soraka.errors import BodyTooLarge, LogUnavailable, TopicNotFound
+from soraka.errors import BodyTooLarge, InvalidParams, LogUnavailable, TopicNotFound
 from soraka.ports import Batch, Consumer, Log, Logged, Record
 from tests.servers import Server
 
@@ -263,6 +263,23 @@ def test_commit_of_nothing_does_nothing(log: Log, consume: Consume) -> None:
     consumer.close()
     consumer.close()
     assert numbers(drain(consume(log), 10)) == list(range(10))
+
+
+def test_assigned_and_span(log: Log, consume: Consume) -> None:
+    log.append("orders", records(50))
+    consumer = consume(log)
+    batches = drain(consumer, 50)
+    assigned = consumer.assigned()
+    assert {b.partition: b.epoch for b in batches}.items() <= assigned.items()
+    for partition in assigned:
+        positions = [r.position for b in batches if b.partition == partition for r in b.records]
+        oldest, end = consumer.span(partition)
+        if positions:
+            assert (oldest, end) == (positions[0], positions[-1] + 1)
+        else:
+            assert oldest == end
+    with pytest.raises(LogUnavailable):
+        consumer.span("never heard of")
 
 
 def test_two_topics(log: Log, consume: Consume) -> None:
@@ -512,6 +529,14 @@ def test_kafka_dead_letters_are_kept(open_kafka: Opener, consume: Consume) -> No
     log.append_dead_letter(records(10, start=10))
     reader = open_kafka(topic_prefix=log._dead_letter_topic, dead_letter_topic="x")
     assert numbers(drain(consume(reader), 20)) == list(range(20))
+
+
+def test_kafka_refuses_a_name_that_collides(open_kafka: Opener) -> None:
+    """a.b and a_b have the same metrics in Kafka: it takes one of them only, for good."""
+    log = open_kafka()
+    log.create_topic("a.b")
+    with pytest.raises(InvalidParams, match="topic_name"):
+        log.create_topic("a_b")
 
 
 def test_kafka_dead_letters_must_not_look_like_a_topic(open_kafka: Opener) -> None:

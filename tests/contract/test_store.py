@@ -165,6 +165,21 @@ def test_positions_never_go_back(store: FullStore, clock: TurnedClock) -> None:
     assert store.get([late.msg_id]) == [None]
 
 
+def test_rewind_takes_positions_back_and_nothing_else(
+    store: FullStore, clock: TurnedClock
+) -> None:
+    kept, late = message(clock.now), message(clock.now)
+    store.schedule("p", store.positions("p"), 9, [entry(5, kept)])
+    store.rewind("p", 12)
+    assert set(store.positions("p")) == {9}
+    store.rewind("p", 4)
+    assert set(store.positions("p")) == {4}
+    store.schedule("p", store.positions("p"), 5, [entry(5, late)])
+    assert all(store.get([kept.msg_id, late.msg_id]))
+    store.rewind("p", -1)
+    assert set(store.positions("p")) == {-1}
+
+
 def test_a_shard_before_its_previous_is_a_gap_and_changes_nothing(
     store: FullStore, clock: TurnedClock
 ) -> None:
