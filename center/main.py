@@ -8,7 +8,7 @@ from center.consume import Consume
 from center.reconcile import Reconcile
 from center.rpc import Handler
 from center.workers import Workers
-from soraka import process
+from soraka import launch, process
 from soraka.config import Config
 from soraka.metrics import Metrics
 from soraka.rpc import RpcServer
@@ -49,7 +49,12 @@ class Center:
         self._server = RpcServer(
             idl.center.Center,
             Handler(self._reconcile),
-            process.listen(config.center.host, config.center.thrift_port),
+            process.listen(
+                config.center.host,
+                config.center.thrift_port,
+                "center.thrift_port",
+                patience_s=process.TAKEN_PORT_S,
+            ),
         )
         self._changed = Event()
         self._stopping = Event()
@@ -104,13 +109,9 @@ class Center:
 
 def run(config: Config) -> None:
     """Runs a center until a signal."""
-    process.configure_logging(config.process)
-    parts, metrics = Parts(config), Metrics()
-    try:
-        process.follow_clock(parts.clock.sync)
-        role = Center(parts, metrics)
-        role.start()
-        process.serve_health([role], metrics, config.center.host, config.center.health_port)
-        process.run([role], config.process)
-    finally:
-        parts.close()
+    center = config.center
+    launch.run(
+        config,
+        lambda parts, metrics: [Center(parts, metrics)],
+        health=(center.host, center.health_port, "center.health_port"),
+    )

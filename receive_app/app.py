@@ -30,6 +30,8 @@ SYSTEM_ERROR = "system error"
 Count = Callable[[str, int, int], None]
 """(operation, ec, how many)."""
 
+Healthy = Callable[[], tuple[bool, dict[str, Any]]]
+
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -40,8 +42,10 @@ def create_app(
     ready: Callable[[], list[str]],
     metrics: Callable[[], tuple[bytes, str]],
     count: Count = lambda _operation, _ec, _n: None,
+    healthy: Healthy = lambda: (True, {"last_turn_ms": {}}),
 ) -> Flask:
-    """`ready` names what does not answer now; `metrics` gives the exposition and its type."""
+    """`ready` names what does not answer now; `metrics` gives the exposition and its type;
+    `healthy` tells whether all loops of this process turn, with their ages."""
     app = Flask(__name__, static_folder=None)
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.url_map.merge_slashes = False
@@ -54,7 +58,7 @@ def create_app(
     ):
         view = api.view(operation, act)
         app.add_url_rule(f"/sorakaq/msg/{path}", operation, view, methods=["POST"])
-    _add_operations(app, limits, ready, metrics)
+    _add_operations(app, limits, ready, metrics, healthy)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, api.unexpected)
     return app
@@ -65,10 +69,14 @@ def _add_operations(
     limits: ReceiveConfig,
     ready: Callable[[], list[str]],
     metrics: Callable[[], tuple[bytes, str]],
+    healthy: Healthy,
 ) -> None:
     @app.get("/healthz")
     def healthz() -> Response:
-        return _reply(SUCCESS, "success", True)
+        ok, report = healthy()
+        if not ok:
+            return _error(Unavailable(f"a loop stands still: {_encode(report)}"))
+        return _reply(SUCCESS, "success", report)
 
     @app.get("/readyz")
     def readyz() -> Response:
@@ -102,10 +110,13 @@ class _Api:
     def view(self, operation: str, act: Callable[[dict[str, Any]], Any]) -> Callable[[], Response]:
         """The Flask view of an operation; counts its answers."""
         limit, timeout_ms = self._limits.max_body_bytes, self._limits.read_timeout_ms
+        max_values = rules.max_values(self._limits)
 
         def view() -> Response:
             try:
-                data = read_object(request.environ, limit=limit, timeout_ms=timeout_ms)
+                data = read_object(
+                    request.environ, limit=limit, timeout_ms=timeout_ms, max_values=max_values
+                )
                 result = act(data)
             except SorakaError as exc:
                 self._count(operation, exc.code, 1)

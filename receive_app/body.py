@@ -44,7 +44,9 @@ def abandon(environ: Environ) -> None:
         stream.failed = True
 
 
-def read_object(environ: Environ, *, limit: int, timeout_ms: int) -> dict[str, Any]:
+def read_object(
+    environ: Environ, *, limit: int, timeout_ms: int, max_values: int
+) -> dict[str, Any]:
     """The fields of a JSON or form body. A form comes in the nesting of the JSON."""
     # read before anything is refused: the next request comes after it on the connection
     body = _read(environ, limit, timeout_ms)
@@ -55,8 +57,8 @@ def read_object(environ: Environ, *, limit: int, timeout_ms: int) -> dict[str, A
     except UnicodeDecodeError as exc:
         raise InvalidParams("body", f"is not UTF-8: the byte at {exc.start}") from exc
     if kind == "application/json":
-        return _object(_json("body", text), "body")
-    return _nested(_form(text))
+        return _object(_json("body", text, max_values), "body")
+    return _nested(_form(text), max_values)
 
 
 def _check_encoding(environ: Environ) -> None:
@@ -140,7 +142,10 @@ def _skip(environ: Environ, limit: int, timeout_ms: int) -> None:
     abandon(environ)
 
 
-def _json(field: str, text: str) -> Any:
+def _json(field: str, text: str, max_values: int) -> Any:
+    # one for each value at least, also inside of texts; counting takes 1 ms for a MB
+    if text.count(",") + text.count("{") + text.count("[") > max_values:
+        raise InvalidParams(field, f"must hold at most {max_values} values")
     try:
         return _decode(text)
     except RecursionError as exc:
@@ -173,7 +178,7 @@ def _form(text: str) -> dict[str, str]:
     return {name: value for name, value in fields.items() if value}
 
 
-def _nested(form: dict[str, str]) -> dict[str, Any]:
+def _nested(form: dict[str, str], max_values: int) -> dict[str, Any]:
     fields: dict[str, Any] = dict(form)
     for name in _FORM_INTEGERS:
         if name in form:
@@ -181,7 +186,7 @@ def _nested(form: dict[str, str]) -> dict[str, Any]:
     if "retry" in form:
         fields["retry"] = [_integer(item.strip()) for item in form["retry"].split(",")]
     if "messages" in form:
-        fields["messages"] = _json("messages", form["messages"])
+        fields["messages"] = _json("messages", form["messages"], max_values)
     callback = {name: fields.pop(name) for name in _FORM_CALLBACK if name in form}
     if callback:
         fields["callback"] = callback

@@ -1,6 +1,10 @@
 """Submit, cancel, add time: from a request to a record that is durable. Ports only.
 
 Whatever returns has been acknowledged by the log. `Unavailable` means that it is not known.
+
+MessageNotFound is certain while center is less than `early_ms` behind the log. Further behind, a
+command on a message that old and still unread gets it too: nothing here tells such an id from a
+bogus one.
 """
 
 from collections.abc import Callable, Iterable
@@ -9,6 +13,7 @@ from receive_app import rules
 from soraka.config import ReceiveConfig
 from soraka.errors import MessageNotFound, SorakaError, TooLate, Unavailable
 from soraka.message import (
+    ID_AHEAD_MS,
     Command,
     CommandKind,
     Message,
@@ -105,7 +110,7 @@ class Ingress:
 
     def _message(self, submission: Submission, topics: Callable[[str], Topic]) -> Message:
         now = self._clock.now_ms()
-        rules.check_submission(submission, self._limits, now)
+        rules.check_submission(submission, self._limits, now, self._early_ms)
         # last: this may create the topic
         topic = topics(submission.topic)
         retry_ms = submission.retry_ms
@@ -161,7 +166,7 @@ class Ingress:
         early window which the store does not know: it would answer NOT_FOUND to them anyway.
         """
         made_at, now = id_time_ms(msg_id), self._clock.now_ms()
-        if made_at is None or made_at > now + rules.ID_WINDOW_MS:
+        if made_at is None or made_at > now + ID_AHEAD_MS:
             raise _not_found()
         if made_at < now - self._early_ms and self._reader.get([msg_id]) == [None]:
             raise _not_found()

@@ -147,9 +147,10 @@ def _response(about: str, schema: dict[str, Any], kind: str = _JSON) -> dict[str
 
 def _add_operations(spec: APISpec) -> None:
     ok = _envelope({"type": "boolean", "const": True})
+    turns = _envelope({"type": "object", "required": ["last_turn_ms"]})
     text, whole = {"type": "string"}, {"type": "object"}
     for path, about, responses in (
-        ("/healthz", "The process turns", {"200": _response("Yes.", ok)}),
+        ("/healthz", "Its loops turn", {"200": _response("Yes.", turns), **_refusals("503")}),
         ("/readyz", "Log and store answer", {"200": _response("Yes.", ok), **_refusals("503")}),
         ("/metrics", "For Prometheus", {"200": _response("Text.", text, "text/plain")}),
         ("/openapi.json", "This document", {"200": _response("It.", whole)}),

@@ -10,9 +10,9 @@ from typing import Any
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields
 
-from receive_app.rules import MAX_RETRIES, params_text
+from receive_app.rules import params_text
 from soraka.errors import InvalidParams
-from soraka.message import DEFAULT_TTR_MS, MAX_DELAY_MS, Callback, Submission
+from soraka.message import DEFAULT_TTR_MS, MAX_DELAY_MS, MAX_RETRIES, Callback, Submission
 
 _UUID7 = "^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$"
 
@@ -135,8 +135,8 @@ class SubmissionSchema(_Fields):
     msg_id = Text(
         allow_none=True,
         metadata=_about(
-            "Idempotency key: a UUIDv7 of your own, made within a day of now. Sent again, the "
-            "message is still one.",
+            "Idempotency key: a UUIDv7 of your own, made just now: by default at most 10 minutes "
+            "ago. Sent again, the message is still one.",
             pattern=_UUID7,
         ),
     )

@@ -1,9 +1,12 @@
 """Receive, put together from the adapters of a process: what both servers of it serve."""
 
+import logging
 import socket
+import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
+import gevent
 from gevent.socket import socket as gevent_socket
 from uuid_utils import uuid7
 
@@ -11,24 +14,82 @@ import idl
 from receive_app.app import create_app
 from receive_app.ingress import Ingress
 from receive_app.rpc import Handler
-from soraka import process, wire
+from soraka import logs, process, wire
 from soraka.config import Config
+from soraka.errors import ConfigError, Unavailable
+from soraka.launch import come_up_parts
 from soraka.message import Instance
 from soraka.metrics import Metrics
+from soraka.ports import Log
 from soraka.rpc import RpcServer
 from soraka.wiring import Parts
 
+log = logging.getLogger(__name__)
+
+ITEMS_OF_A_MESSAGE = 50
+"""Fields and list items of a Submission: 44 with everything in it and 32 delays."""
+ITEMS_OF_A_CALL = 100
+REFUSED = 4
+"""Exit code of a gunicorn worker after which its master ends too."""
+
+
+class _LateIngress:
+    """In the place of Ingress: Unavailable until the real one is there."""
+
+    def __init__(self) -> None:
+        self.ingress: Ingress | None = None
+        self.waits_for = "start"
+
+    def __getattr__(self, name: str) -> Any:
+        if self.ingress is None:
+            raise Unavailable(f"starting: waiting for the {self.waits_for}")
+        return getattr(self.ingress, name)
+
 
 class Service:
-    """`app` is the WSGI application, `thrift` the public Thrift server (not started)."""
+    """`app` is the WSGI application, `thrift` the public Thrift server (not started).
 
-    def __init__(self, parts: Parts, metrics: Metrics, listener: socket.socket) -> None:
-        limits = parts.config.receive
+    Both can serve at once, and answer Unavailable until `open`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        metrics: Metrics,
+        listener: socket.socket,
+        healthy: Callable[[], tuple[bool, dict[str, Any]]] = lambda: process.turning(()),
+    ) -> None:
+        limits = config.receive
+        self._late = _LateIngress()
+        self._parts: Parts | None = None
+        ingress = cast(Ingress, self._late)
 
         def count(operation: str, ec: int, n: int) -> None:
             metrics.requests.labels(operation, ec).inc(n)
 
-        ingress = Ingress(
+        self.app: Any = create_app(
+            ingress,
+            limits=limits,
+            ready=self.down,
+            metrics=metrics.render,
+            count=count,
+            healthy=healthy,
+        )
+        self.thrift = RpcServer(
+            idl.soraka.Soraka,
+            Handler(ingress, limits=limits, count=count),
+            listener,
+            max_frame_bytes=limits.max_frame_bytes,
+            max_items=ITEMS_OF_A_CALL + ITEMS_OF_A_MESSAGE * limits.max_batch,
+            read_timeout_ms=limits.read_timeout_ms,
+            idle_timeout_ms=limits.idle_timeout_ms,
+            max_connections=limits.max_connections,
+        )
+
+    def open(self, parts: Parts) -> None:
+        """From now on it accepts. The clock of `parts` must be known."""
+        self._parts = parts
+        self._late.ingress = Ingress(
             log=parts.log,
             store=parts.store,
             reader=parts.store,
@@ -37,45 +98,71 @@ class Service:
             clock=parts.clock,
             encode=wire.encode,
             new_id=lambda: str(uuid7()),
-            limits=limits,
+            limits=parts.config.receive,
             early_ms=parts.config.store.early_ms,
         )
-        self.app: Any = create_app(
-            ingress,
-            limits=limits,
-            ready=lambda: process.unreachable(parts.store, parts.log),
-            metrics=metrics.render,
-            count=count,
-        )
-        self.thrift = RpcServer(
-            idl.soraka.Soraka,
-            Handler(ingress, limits=limits, count=count),
-            listener,
-            max_frame_bytes=limits.max_frame_bytes,
-            read_timeout_ms=limits.read_timeout_ms,
-            idle_timeout_ms=limits.idle_timeout_ms,
-            max_connections=limits.max_connections,
-        )
+
+    def waiting_for(self, port: str) -> None:
+        self._late.waits_for = port
+
+    def down(self) -> list[str]:
+        """What it needs and cannot reach now."""
+        if self._parts is None:
+            return [self._late.waits_for]
+        return log_down(self._parts.log)
+
+
+def log_down(journal: Log) -> list[str]:
+    """["log"] when it does not answer.
+
+    Submits need nothing else. Were the store asked too, its absence would take every receiver
+    out of the balancer, though only commands cannot be answered without it.
+    """
+    try:
+        journal.check()
+    except Unavailable:
+        return ["log"]
+    return []
 
 
 def start(
     config: Config, instance: Instance, listener: socket.socket
-) -> tuple[Any, Callable[[], None]]:
-    """In a gunicorn worker: the WSGI application, and what to call when the worker ends.
+) -> tuple[Any, Callable[[], None], Callable[[], None]]:
+    """In a gunicorn worker: the WSGI application, what to call when the worker is told to end,
+    and what to call when it has.
 
     `listener` was bound by the master; the workers share it.
     """
-    process.configure_logging(config.process)
-    parts = Parts(config)
-    process.follow_clock(parts.clock.sync)
+    logs.configure(config.process)
     thrift_socket = gevent_socket(listener.family, listener.type, fileno=listener.detach())
-    service = Service(parts, Metrics(), thrift_socket)
+    service = Service(config, Metrics(), thrift_socket)
     service.thrift.start()
-    process.announce(parts.registry, instance)
+    opened: list[Parts] = []
+    coming = gevent.spawn(_come_up, config, service, instance, opened)
 
-    def stop() -> None:
-        parts.registry.unregister(instance)
+    def drain() -> None:
+        log.info("process.draining")
+        coming.kill()
+        # apart: a registry that is away takes its time
+        leaving = [gevent.spawn(parts.registry.unregister, instance) for parts in opened]
         service.thrift.stop(config.process.drain_ms / 1000)
-        parts.close()
+        gevent.joinall(leaving, timeout=1)
 
-    return service.app, stop
+    def close() -> None:
+        for parts in opened:
+            parts.close()
+        log.info("process.stopped")
+
+    return service.app, drain, close
+
+
+def _come_up(config: Config, service: Service, instance: Instance, opened: list[Parts]) -> None:
+    """In the background: a server that is away must not keep us from saying so."""
+    try:
+        parts = come_up_parts(config, service.waiting_for)
+    except (ConfigError, OSError) as exc:
+        print(f"Error: {exc}", file=sys.stderr, flush=True)
+        sys.exit(REFUSED)
+    opened.append(parts)
+    service.open(parts)
+    process.announce(parts.registry, instance)

@@ -4,12 +4,20 @@ The master binds both sockets and forks; everything that talks to a server is ma
 workers, after gunicorn has patched them for gevent.
 """
 
+import socket
+from collections.abc import Callable
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
+from soraka import logs
 from soraka.config import Config
-from soraka.process import listen, new_instance
+from soraka.process import TAKEN_PORT_S, listen, new_instance
+
+SPARE_S = 5
+"""From the end of the drain until the master kills its workers: they see a signal only once a
+second, and the log is flushed last."""
+LOOK_S = 0.1
 
 
 class ReceiveServer(BaseApplication):  # type: ignore[misc]
@@ -17,10 +25,18 @@ class ReceiveServer(BaseApplication):  # type: ignore[misc]
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._http = listen(config.receive.host, config.receive.port)
-        self._thrift = listen(config.receive.host, config.receive.thrift_port)
-        self._stop: Any = None
+        logs.configure(config.process)
+        self._http = self._listen("port")
+        self._thrift = self._listen("thrift_port")
+        self._drain: Callable[[], None] = _nothing
+        self._close: Callable[[], None] = _nothing
+        self._draining: Any = None
         super().__init__()
+
+    def _listen(self, key: str) -> socket.socket:
+        receive = self._config.receive
+        setting = f"receive.{key}"
+        return listen(receive.host, getattr(receive, key), setting, patience_s=TAKEN_PORT_S)
 
     @property
     def ports(self) -> tuple[int, int]:
@@ -35,12 +51,13 @@ class ReceiveServer(BaseApplication):  # type: ignore[misc]
             "worker_class": "gevent",
             "worker_connections": receive.max_connections,
             "keepalive": 15,
-            "graceful_timeout": max(1, self._config.process.drain_ms // 1000),
+            "graceful_timeout": self._drain_s + SPARE_S,
             "timeout": 60,
             "loglevel": "warning",
             "proc_name": "soraka-receive",
             # its default path is one per home directory
             "control_socket_disable": True,
+            "post_worker_init": self._worker_up,
             "worker_exit": self._worker_exit,
         }
         for key, value in settings.items():
@@ -53,9 +70,33 @@ class ReceiveServer(BaseApplication):  # type: ignore[misc]
         """Called in each worker, patched by now."""
         from receive_app.service import start
 
-        app, self._stop = start(self._config, self._announced, self._thrift)
+        app, self._drain, self._close = start(self._config, self._announced, self._thrift)
         return app
 
-    def _worker_exit(self, _server: Any, _worker: Any) -> None:
-        if self._stop is not None:
-            self._stop()
+    @property
+    def _drain_s(self) -> int:
+        return max(1, self._config.process.drain_ms // 1000)
+
+    def _worker_up(self, worker: Any) -> None:
+        """HTTP gets less than the master waits; Thrift and the registry leave beside it."""
+        import gevent
+
+        worker.cfg.set("graceful_timeout", self._drain_s)
+        self._draining = gevent.spawn(self._drain_when_told, worker)
+
+    def _drain_when_told(self, worker: Any) -> None:
+        import gevent
+
+        while worker.alive:
+            gevent.sleep(LOOK_S)
+        self._drain()
+
+    def _worker_exit(self, _server: Any, worker: Any) -> None:
+        if self._draining is not None:
+            worker.alive = False  # not told by a signal, it is still True
+            self._draining.join(self._drain_s + 1)
+        self._close()
+
+
+def _nothing() -> None:
+    """Before a worker is up."""

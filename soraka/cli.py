@@ -8,13 +8,16 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
 from soraka import __version__, config
-from soraka.errors import ConfigError, SorakaError
+from soraka.errors import ConfigError, PeerUnavailable, SorakaError, TopicNotFound
+from soraka.message import MAX_DELAY_MS
+from soraka.topics import BALANCES
 
 _CONFIG = click.option(
     "--config",
@@ -30,9 +33,48 @@ _SERVER = click.option(
     show_default=True,
     help="Thrift address of receive.",
 )
-_STANDALONE = config.override(
-    config.Config(), {"topics": {"auto_create": True}, "process": {"log_format": "text"}}
+_TIMEOUT = click.option(
+    "--timeout",
+    type=click.FloatRange(0.001, 3600),
+    default=10.0,
+    show_default=True,
+    help="Seconds to wait for the answer.",
 )
+_MS = click.IntRange(0, MAX_DELAY_MS)
+_I64 = click.IntRange(0, 2**63 - 1)
+# The worker and center of a standalone are reached by nobody else: any free port will do.
+_STANDALONE = config.override(
+    config.Config(),
+    {
+        "topics": {"auto_create": True},
+        "process": {"log_format": "text"},
+        "center": {"thrift_port": 0},
+        "worker": {"thrift_port": 0},
+    },
+)
+
+
+class _List(click.ParamType[Any]):
+    """Comma-separated; '' for none. Each item is what `item` makes of it."""
+
+    name = "list"
+
+    def __init__(self, metavar: str, item: click.ParamType[Any]) -> None:
+        self._metavar = metavar
+        self._item = item
+
+    def get_metavar(self, *_: Any, **__: Any) -> str:
+        return self._metavar
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Any, ...]:
+        items = [item.strip() for item in value.split(",")] if value.strip() else []
+        return tuple(self._item.convert(item, param, ctx) for item in items)
+
+
+_DELAYS = _List("MS,...", _MS)
+_ADDRESSES = _List("IP:PORT,...", click.STRING)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -77,7 +119,7 @@ def standalone(
     Topics are created by their first message. Ctrl-C stops it. Nothing accepted is lost, also
     not by kill -9.
     """
-    inner = {"host": host, "thrift_port": 0 if thrift_port == 0 else None}
+    inner = {"host": host}
     sections: dict[str, dict[str, Any]] = {
         "log": {"path": data_dir and str(data_dir / "log.db")},
         "store": {"path": data_dir and str(data_dir / "store.db")},
@@ -99,7 +141,7 @@ def standalone(
 @_CONFIG
 def receive(file: Path | None) -> None:
     """Accepts submits, cancels and add-times, over HTTP and Thrift."""
-    loaded = _load(file)
+    loaded = _shared(_load(file))
     from receive_app.wsgi import ReceiveServer  # gunicorn patches its workers by itself
 
     with _errors():
@@ -110,7 +152,7 @@ def receive(file: Path | None) -> None:
 @_CONFIG
 def center(file: Path | None) -> None:
     """Reads the log, schedules messages in the store and gives them to workers."""
-    loaded = _load(file)
+    loaded = _shared(_load(file))
     _patch()
     from center.main import run
 
@@ -122,7 +164,7 @@ def center(file: Path | None) -> None:
 @_CONFIG
 def worker(file: Path | None) -> None:
     """Makes the callbacks at their due times."""
-    loaded = _load(file)
+    loaded = _shared(_load(file))
     _patch()
     from worker.main import run
 
@@ -132,9 +174,10 @@ def worker(file: Path | None) -> None:
 
 @main.command("config")
 @_CONFIG
-def show_config(file: Path | None) -> None:
+@click.option("--standalone", "alone", is_flag=True, help="As `soraka standalone` runs with.")
+def show_config(file: Path | None, alone: bool) -> None:
     """Prints every setting as it is in force, with its meaning."""
-    click.echo(config.describe(_load(file)))
+    click.echo(config.describe(_load(file, base=_STANDALONE if alone else None)))
 
 
 # --------------------------------------------------------------------------- client
@@ -142,17 +185,19 @@ def show_config(file: Path | None) -> None:
 
 @main.command()
 @_SERVER
+@_TIMEOUT
 @click.argument("topic")
 @click.argument("url")
-@click.option("--delay", type=int, help="Milliseconds from now.  [default: 0]")
-@click.option("--at", type=int, help="Due time, epoch milliseconds, in place of --delay.")
+@click.option("--delay", type=_MS, metavar="MS", help="From now, up to 7 days.  [default: 0]")
+@click.option("--at", type=_I64, metavar="MS", help="Due time since the epoch, not --delay.")
 @click.option("--method", type=click.Choice(["GET", "POST"]), default="POST", show_default=True)
-@click.option("--params", help="A JSON object.")
-@click.option("--ttr", type=int, help="Deadline of the call, milliseconds.  [default: 1000]")
-@click.option("--retry", help="Delays between attempts, e.g. 1000,60000; '' for one attempt.")
+@click.option("--params", metavar="JSON", help="A JSON object.")
+@click.option("--ttr", type=_I64, metavar="MS", help="Deadline of the call.  [default: 1000]")
+@click.option("--retry", type=_DELAYS, help="Delays between attempts; '' for one attempt.")
 @click.option("--id", "msg_id", help="A UUIDv7 of your own, to make the submit repeatable.")
 def submit(
     server: str,
+    timeout: float,
     topic: str,
     url: str,
     delay: int | None,
@@ -160,18 +205,13 @@ def submit(
     method: str,
     params: str | None,
     ttr: int | None,
-    retry: str | None,
+    retry: tuple[int, ...] | None,
     msg_id: str | None,
 ) -> None:
     """Submits a message to TOPIC that calls URL; prints its id."""
+    _patch()
     import idl
 
-    try:
-        delays = None if retry is None else [int(item) for item in retry.split(",") if item]
-    except ValueError:
-        raise click.BadParameter(
-            "must be integers, comma-separated", param_hint="--retry"
-        ) from None
     submission = idl.soraka.Submission(
         topic_name=topic,
         delay_time=0 if delay is None and at is None else delay,
@@ -180,31 +220,35 @@ def submit(
         callback=idl.soraka.Callback(
             request_type=idl.soraka.RequestType._NAMES_TO_VALUES[method], url=url, params=params
         ),
-        retry_delays=delays,
+        retry_delays=None if retry is None else list(retry),
         msg_id=msg_id,
     )
-    click.echo(_call(server, "submit", submission=submission))
+    click.echo(_call(server, timeout, "submit", submission=submission))
 
 
 @main.command()
 @_SERVER
+@_TIMEOUT
 @click.argument("topic")
 @click.argument("msg_id")
-def cancel(server: str, topic: str, msg_id: str) -> None:
+def cancel(server: str, timeout: float, topic: str, msg_id: str) -> None:
     """Cancels a message that was not called yet."""
-    _call(server, "cancel", topic_name=topic, msg_id=msg_id, command_id=None)
+    _call(server, timeout, "cancel", topic_name=topic, msg_id=msg_id, command_id=None)
     click.echo("cancelled")
 
 
-@main.command("add-time")
+# without ignore_unknown_options -5 would be taken for an option
+@main.command("add-time", context_settings={"ignore_unknown_options": True})
 @_SERVER
+@_TIMEOUT
 @click.argument("topic")
 @click.argument("msg_id")
-@click.argument("milliseconds", type=int)
-def add_time(server: str, topic: str, msg_id: str, milliseconds: int) -> None:
+@click.argument("milliseconds", type=click.IntRange(1, MAX_DELAY_MS))
+def add_time(server: str, timeout: float, topic: str, msg_id: str, milliseconds: int) -> None:
     """Moves the due time of a message MILLISECONDS later."""
     _call(
         server,
+        timeout,
         "addTime",
         topic_name=topic,
         msg_id=msg_id,
@@ -216,18 +260,40 @@ def add_time(server: str, topic: str, msg_id: str, milliseconds: int) -> None:
 
 @main.command()
 @_SERVER
+@_TIMEOUT
 @click.argument("msg_id")
-def show(server: str, msg_id: str) -> None:
+def show(server: str, timeout: float, msg_id: str) -> None:
     """Prints where a message is, as JSON."""
+    info = _call(server, timeout, "get", msg_id=msg_id)
+    click.echo(json.dumps(_shown(info), indent=2, ensure_ascii=False))
+
+
+def _shown(info: Any) -> dict[str, Any]:
+    """A MessageInfo for people: names for numbers, moments as dates too, params as they are."""
     import idl
 
-    info = _call(server, "get", msg_id=msg_id)
-    shown = {key: value for key, value in vars(info).items() if value is not None}
+    shown: dict[str, Any] = {}
+    for key, value in vars(info).items():
+        if value is not None:
+            shown[key] = value
+        if value is not None and key in _MOMENTS:
+            shown[f"{key}_utc"] = _utc(value)
     shown["state"] = idl.soraka.MessageState._VALUES_TO_NAMES[info.state].lower()
-    shown["callback"] = vars(info.callback) | {
-        "request_type": idl.soraka.RequestType._VALUES_TO_NAMES[info.callback.request_type]
+    shown["callback"] = {
+        "request_type": idl.soraka.RequestType._VALUES_TO_NAMES[info.callback.request_type],
+        "url": info.callback.url,
     }
-    click.echo(json.dumps(shown, indent=2))
+    if info.callback.params is not None:
+        shown["callback"]["params"] = json.loads(info.callback.params)
+    return shown
+
+
+_MOMENTS = ("created_at", "due_at", "lease_until", "finished_at")
+
+
+def _utc(epoch_ms: int) -> str:
+    moment = datetime.fromtimestamp(epoch_ms // 1000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{epoch_ms % 1000:03}Z"
 
 
 @main.group()
@@ -235,13 +301,22 @@ def topic() -> None:
     """Topics of a deployment, in its ZooKeeper. (standalone creates topics by itself.)"""
 
 
+_WORKERS = click.option("--workers", type=_ADDRESSES, help="Those that may hold it; '' for all.")
+_RETRY = click.option(
+    "--retry",
+    "retry_ms",
+    type=_DELAYS,
+    help="Delays between attempts, '' for one. A message keeps what it was at its submit.",
+)
+
+
 @topic.command("add")
 @_CONFIG
 @click.argument("name")
 @click.option("--business", default="", help="Whose it is.")
-@click.option("--balance", type=click.Choice(["round_robin", "random"]), help="Choice of workers.")
-@click.option("--worker", "workers", multiple=True, help="ip:port that may hold it; repeatable.")
-@click.option("--retry", type=int, multiple=True, help="Delay before a next attempt; repeatable.")
+@click.option("--balance", type=click.Choice(BALANCES), help="Choice of workers.")
+@_WORKERS
+@_RETRY
 def topic_add(file: Path | None, name: str, **given: Any) -> None:
     """Creates the topic NAME and its log."""
     with _errors(), _topics(file) as topics:
@@ -254,13 +329,14 @@ def topic_add(file: Path | None, name: str, **given: Any) -> None:
 @_CONFIG
 @click.argument("name")
 @click.option("--business", help="Whose it is.")
-@click.option("--balance", type=click.Choice(["round_robin", "random"]), help="Choice of workers.")
-@click.option("--worker", "workers", multiple=True, help="ip:port that may hold it; repeatable.")
-@click.option("--retry", type=int, multiple=True, help="Delay before a next attempt; repeatable.")
+@click.option("--balance", type=click.Choice(BALANCES), help="Choice of workers.")
+@_WORKERS
+@_RETRY
 def topic_update(file: Path | None, name: str, **given: Any) -> None:
     """Changes settings of the topic NAME."""
     with _errors(), _topics(file) as topics:
-        topics.registry.put_topic(_changed(topics.get(name), given), create=False)
+        if not topics.update(_changed(topics.find(name), given)):
+            raise TopicNotFound(f"topic {name!r} does not exist")
     click.echo(f"updated {name}")
 
 
@@ -292,6 +368,26 @@ def _load(
         raise click.ClickException(str(exc)) from exc
 
 
+def _shared(loaded: config.Config) -> config.Config:
+    """Refuses adapters that other processes see nothing of."""
+    alone = [
+        f"{section}.adapter = {adapter!r}"
+        for section, adapter, own in (
+            ("registry", loaded.registry.adapter, "local"),
+            ("log", loaded.log.adapter, "sqlite"),
+            ("store", loaded.store.adapter, "sqlite"),
+        )
+        if adapter == own
+    ]
+    if alone:
+        raise click.ClickException(
+            f"{', '.join(alone)}: of one process alone, so this role would find no other; run "
+            "`soraka standalone`, or give the --config of a deployment with ZooKeeper, Kafka and "
+            "Redis (`dev/stack up` starts them and prints one)"
+        )
+    return loaded
+
+
 @contextmanager
 def _errors() -> Iterator[None]:
     """What went wrong, as one line for people."""
@@ -307,8 +403,9 @@ def _patch() -> None:
     monkey.patch_all()
 
 
-def _call(server: str, method: str, **arguments: Any) -> Any:
+def _call(server: str, timeout_s: float, method: str, **arguments: Any) -> Any:
     """One call of the public Thrift service; its typed exceptions as one line for people."""
+    _patch()  # else no timeout ends a wait
     from thriftpy2.thrift import TException
 
     import idl
@@ -318,10 +415,12 @@ def _call(server: str, method: str, **arguments: Any) -> Any:
         address = parse_address(server)
     except ValueError:
         raise click.BadParameter("must be host:port", param_hint="--server") from None
-    client = RpcClient(idl.soraka.Soraka, address, timeout_ms=10_000)
+    client = RpcClient(idl.soraka.Soraka, address, timeout_ms=int(timeout_s * 1000))
     with _errors():
         try:
             return client.call(method, **arguments)
+        except PeerUnavailable as exc:
+            raise click.ClickException(f"{exc}: is soraka running there? (--server)") from exc
         except TException as exc:
             raise click.ClickException(getattr(exc, "em", None) or str(exc)) from exc
         finally:
@@ -338,14 +437,14 @@ def _topics(file: Path | None) -> Iterator[Any]:
             "creates them by itself; give the --config of a deployment"
         )
     _patch()
+    from soraka import logs
     from soraka.wiring import open_topics
 
+    logs.silence()
     with open_topics(loaded) as topics:
         yield topics
 
 
 def _changed(topic: Any, given: Mapping[str, Any]) -> Any:
-    changes = {key: value for key, value in given.items() if value not in (None, ())}
-    if "retry" in changes:
-        changes["retry_ms"] = changes.pop("retry")
-    return dataclasses.replace(topic, **changes)
+    """`topic` with the options that were given, an empty one too."""
+    return dataclasses.replace(topic, **{k: v for k, v in given.items() if v is not None})

@@ -16,6 +16,8 @@ from soraka.errors import ConfigError
 from soraka.message import DAY_MS, DEFAULT_RETRY_MS, MAX_DELAY_MS
 
 ENV_PREFIX = "SORAKA_"
+EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104
+"""Hosts to listen on that are no address to reach anybody at."""
 
 
 def _set(default: Any, help: str, **rules: Any) -> Any:
@@ -59,7 +61,7 @@ class StoreConfig:
     dead_retention_ms: int = _set(30 * DAY_MS, "how long dead letters are kept", min=60_000)
     lease_margin_ms: int = _set(2000, "a lease lasts ttr and this", min=100, max=600_000)
     early_ms: int = _set(
-        600_000, "how long a command waits for its message to come", min=1000, max=DAY_MS
+        600_000, "msg_ids the store does not know may be this old", min=1000, max=DAY_MS
     )
 
 
@@ -96,7 +98,7 @@ class ReceiveConfig:
     processes: int = _set(1, "gunicorn workers", min=1, max=64)
     max_connections: int = _set(4000, "open connections per process", min=10, max=100_000)
     max_body_bytes: int = _set(4 << 20, "of an HTTP request", min=1 << 10, max=256 << 20)
-    max_frame_bytes: int = _set(8 << 20, "of a Thrift request", min=1 << 10, max=256 << 20)
+    max_frame_bytes: int = _set(4 << 20, "of a Thrift request", min=1 << 10, max=256 << 20)
     max_batch: int = _set(1000, "messages in one batch", min=1, max=10_000)
     max_url_length: int = _set(2048, "characters of a url", min=64, max=65_536)
     max_params_bytes: int = _set(64 << 10, "of params, as JSON text", min=64, max=16 << 20)
@@ -308,6 +310,7 @@ def _allowed(setting: dataclasses.Field[Any]) -> str:
 
 
 def _check_whole(config: Config) -> None:
+    _check_advertised(config)
     if config.log.dead_letter_topic.startswith(config.log.topic_prefix):
         raise ConfigError(
             f"log.dead_letter_topic = {config.log.dead_letter_topic!r}: must not begin with "
@@ -318,3 +321,16 @@ def _check_whole(config: Config) -> None:
             f"worker.page_ms = {config.worker.page_ms}: must be less than "
             f"worker.horizon_ms = {config.worker.horizon_ms}"
         )
+
+
+def _check_advertised(config: Config) -> None:
+    """The local registry is of one process, which reaches itself at such an address too."""
+    if config.registry.adapter == "local":
+        return
+    for section in ("receive", "center", "worker"):
+        values = getattr(config, section)
+        if values.host in EVERYWHERE and values.advertise in EVERYWHERE:
+            raise ConfigError(
+                f"{section}.advertise = {values.advertise!r}: must be the address of this machine "
+                f"with {section}.host = {values.host!r}, or all announce themselves at one address"
+            )

@@ -12,6 +12,9 @@ DAY_MS = 24 * 60 * 60 * 1000
 MAX_DELAY_MS = 7 * DAY_MS
 DEFAULT_TTR_MS = 1000
 DEFAULT_RETRY_MS = (1_000, 10_000, 60_000, 300_000, 3_000_000)
+MAX_RETRIES = 32
+ID_AHEAD_MS = 60_000
+"""How far ahead of our clock the time of a new msg_id may be: the clocks of submitters."""
 NO_OWNER = "-"
 """Owner of messages accepted while no worker lived: always absent, so reconcile moves them."""
 RESERVED_TOPICS = frozenset({"admin", "center", "worker", "receive", "lock", "iptopic"})

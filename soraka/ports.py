@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
-from soraka.message import Command, Instance, Message, Stored, Topic
+from soraka.message import DAY_MS, Command, Instance, Message, Stored, Topic
 
 # --------------------------------------------------------------------------- Log
 
@@ -207,6 +207,14 @@ class Move(NamedTuple):
     target: str
 
 
+DOOR_MS = 8 * DAY_MS
+"""How long a command waits for its message, however far behind the log center is. Longer than
+the log is kept (Kafka: 7 days by default); raise both together."""
+MAX_WAITING = 100_000
+"""Commands that wait for their messages, per shard. Anyone can send commands for messages that
+will never come."""
+
+
 class Store(Protocol):
     """Pending messages by owner and due time. The store's clock decides every due time.
 
@@ -242,8 +250,10 @@ class Store(Protocol):
 
         CANCEL on a pending message finishes it. ADD_TIME moves its due time. TOO_LATE when it is
         finished or a lease on it runs; that verdict is remembered too. An unknown message whose
-        id (UUIDv7) is younger than the early window: the command is kept for it, EARLY;
-        otherwise, or when the topic is another: NOT_FOUND.
+        id (UUIDv7) was made within the early window, or up to ID_AHEAD_MS ahead: the command is
+        kept for it, EARLY; otherwise, or when the topic is another: NOT_FOUND. What is kept
+        waits for DOOR_MS. StoreUnavailable also when too many commands wait; some may have been
+        applied.
         """
 
     def claim(self, msg_ids: Sequence[str]) -> list[Claim]:

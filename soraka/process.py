@@ -1,9 +1,10 @@
-"""The life of a process: logs, health, signals, drain.
+"""The life of a process: sockets, health, signals, drain. `launch` puts them together.
 
 SIGTERM or SIGINT drains: each role stops taking, finishes what is in flight up to the limit,
 then stops; the process ends with 0. A second signal ends it at once.
 """
 
+import errno
 import json
 import logging
 import signal
@@ -12,27 +13,29 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import gevent
 from gevent.event import Event
 from gevent.pywsgi import WSGIServer
-from pythonjsonlogger.json import JsonFormatter
 
 from soraka import __version__
 from soraka.config import ProcessConfig
-from soraka.errors import Unavailable
+from soraka.errors import LogUnavailable, RegistryUnavailable, StoreUnavailable, Unavailable
 from soraka.message import Instance
 from soraka.metrics import Metrics
 from soraka.ports import Log, Registry, StoreReader
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Step = Callable[[], object]
+PORTS = {LogUnavailable: "log", StoreUnavailable: "store", RegistryUnavailable: "registry"}
+TRY_AGAIN_S = 1.0
+TAKEN_PORT_S = 3.0
+"""A role that is restarted finds its port still taken for a moment."""
 STALE_TURN_MS = 10_000
 """A loop that has not turned for so long is not alive."""
-
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 class Role(Protocol):
@@ -71,35 +74,29 @@ class Turns:
         return {loop: int((now - last) * 1000) for loop, last in self._last.items()}
 
 
-class _TextFormatter(logging.Formatter):
-    """A line for people: time, level, event, key=value."""
+def listen(host: str, port: int, setting: str = "", *, patience_s: float = 0.0) -> socket.socket:
+    """A listening TCP socket.
 
-    def format(self, record: logging.LogRecord) -> str:
-        extra = "".join(f" {k}={v}" for k, v in vars(record).items() if k not in _STANDARD)
-        return f"{super().format(record)}{extra}"
-
-
-def configure_logging(config: ProcessConfig) -> None:
-    """Logs to stderr, a line per event."""
-    handler = logging.StreamHandler(sys.stderr)
-    if config.log_format == "json":
-        handler.setFormatter(
-            JsonFormatter(
-                "{levelname}{name}{message}",
-                style="{",
-                rename_fields={"levelname": "level", "name": "logger", "message": "event"},
-                timestamp=True,
-            )
-        )
-    else:
-        handler.setFormatter(_TextFormatter("%(asctime)s %(levelname)-7s %(message)s"))
-    logging.basicConfig(level=config.log_level.upper(), handlers=[handler], force=True)
-    for chatty in ("kafka", "kazoo", "urllib3"):
-        logging.getLogger(chatty).setLevel(logging.ERROR)
+    A port that is taken is tried again for `patience_s`: its last owner may be about to end.
+    Raises OSError that names the address, and the `setting` it comes from.
+    """
+    deadline = time.monotonic() + patience_s
+    said = False
+    while True:
+        try:
+            return _bound(host, port)
+        except OSError as exc:
+            if exc.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                named = f"{setting} = {port}: " if setting else ""
+                reason = exc.strerror or str(exc)
+                raise OSError(f"{named}{at(host, port)}: {reason}") from exc
+        if not said:
+            log.info("port.taken", extra={"address": at(host, port), "for_up_to_s": patience_s})
+            said = True
+        time.sleep(0.1)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening TCP socket. Raises OSError, with the address, when the port is taken."""
+def _bound(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -107,12 +104,17 @@ def listen(host: str, port: int) -> socket.socket:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
         sock.bind((host, port))
-    except OSError as exc:
+        sock.listen(2048)
+    except OSError:
         sock.close()
-        raise OSError(exc.errno, f"{host}:{port}: {exc.strerror}") from exc
-    sock.listen(2048)
+        raise
     sock.setblocking(False)
     return sock
+
+
+def at(host: str, port: int) -> str:
+    """host:port as in a URL."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def new_instance(service: str, host: str, port: int) -> Instance:
@@ -126,10 +128,8 @@ def new_instance(service: str, host: str, port: int) -> Instance:
     )
 
 
-def follow_clock(sync: Callable[[], float], every_s: float = 5.0) -> None:
-    """Reads the store's clock, as soon as it can be had; then again and again, in the
-    background."""
-    _until_available(sync, "store")
+def keep_clock(sync: Callable[[], float], every_s: float = 5.0) -> None:
+    """Reads the store's clock again and again, in the background."""
     gevent.spawn(_keep_synced, sync, every_s)
 
 
@@ -182,15 +182,49 @@ def unreachable(store: StoreReader, journal: Log | None = None) -> list[str]:
     return down
 
 
-def _until_available(action: Step, what: str) -> None:
-    """Runs `action`, again and again while its server is away: servers may start after us."""
+def until_available(action: Callable[[], T], waiting_for: Callable[[str], object]) -> T:
+    """What `action` gives, tried again and again while its server is away: servers may start
+    after us. `waiting_for` is told which port it waits for."""
     while True:
         try:
-            action()
-            return
+            return action()
         except Unavailable as exc:
-            log.warning("start.waiting", extra={"for": what, "reason": str(exc)})
-            gevent.sleep(1)
+            port = PORTS.get(type(exc), "server")
+            waiting_for(port)
+            log.warning("start.waiting", extra={"for": port, "reason": str(exc)})
+            gevent.sleep(TRY_AGAIN_S)
+
+
+class Starting:
+    """The `Role` of a process that is not up yet: alive, and not ready."""
+
+    name = "starting"
+
+    def __init__(self) -> None:
+        self.waits_for = "start"
+
+    def waiting_for(self, port: str) -> None:
+        self.waits_for = port
+
+    def start(self) -> None: ...
+
+    def drain(self, limit_s: float) -> bool:
+        return limit_s >= 0
+
+    def stop(self) -> None: ...
+
+    def turn_ages_ms(self) -> dict[str, int]:
+        return {}
+
+    def down(self) -> list[str]:
+        return [self.waits_for]
+
+
+def turning(roles: Iterable[Role]) -> tuple[bool, dict[str, Any]]:
+    """Whether every loop turns, and how long ago each of them last did."""
+    ages = {role.name: role.turn_ages_ms() for role in roles}
+    ok = all(age < STALE_TURN_MS for loops in ages.values() for age in loops.values())
+    return ok, {"last_turn_ms": ages}
 
 
 def health_app(roles: Iterable[Role], metrics: Metrics) -> Callable[..., Iterable[bytes]]:
@@ -202,10 +236,9 @@ def health_app(roles: Iterable[Role], metrics: Metrics) -> Callable[..., Iterabl
             body, kind = metrics.render()
             start_response("200 OK", [("Content-Type", kind)])
             return [body]
-        ages = {role.name: role.turn_ages_ms() for role in roles}
         if path == "/healthz":
-            ok = all(age < STALE_TURN_MS for loops in ages.values() for age in loops.values())
-            report: dict[str, Any] = {"ok": ok, "last_turn_ms": ages}
+            ok, ages = turning(roles)
+            report: dict[str, Any] = {"ok": ok, **ages}
         elif path == "/readyz":
             down = sorted({name for role in roles for name in role.down()})
             ok, report = not down, {"ok": not down, "down": down}
@@ -219,11 +252,13 @@ def health_app(roles: Iterable[Role], metrics: Metrics) -> Callable[..., Iterabl
     return app
 
 
-def serve_health(roles: Sequence[Role], metrics: Metrics, host: str, port: int) -> WSGIServer:
-    """Starts the health server; raises OSError when the port is taken."""
-    server = WSGIServer(listen(host, port), health_app(roles, metrics), log=None)
+def serve_health(
+    roles: Sequence[Role], metrics: Metrics, listener: socket.socket, host: str
+) -> WSGIServer:
+    """Starts the health server; it shows the roles that `roles` holds at each request."""
+    server = WSGIServer(listener, health_app(roles, metrics), log=None)
     server.start()
-    log.info("health.listening", extra={"address": f"{host}:{server.server_port}"})
+    log.info("health.listening", extra={"address": at(host, int(server.server_port or 0))})
     return server
 
 
@@ -233,30 +268,51 @@ def announce(registry: Registry, instance: Instance) -> None:
     log.info("role.started", extra={"role": instance.service, "address": instance.address})
 
 
-def wait_for_signal() -> None:
-    """Returns at the first SIGTERM or SIGINT; the second ends the process."""
-    asked = Event()
+class Signals:
+    """SIGTERM and SIGINT from now on: the first sets `asked`, the second ends the process."""
 
-    def ask() -> None:
-        if asked.is_set():
+    def __init__(self) -> None:
+        self.asked = Event()
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        self._handlers = [gevent.signal_handler(number, self._ask) for number in numbers]
+
+    def close(self) -> None:
+        """Heeds them no more."""
+        for handler in self._handlers:
+            handler.cancel()
+
+    def cut(self, action: Callable[[], T]) -> T | None:
+        """What `action` gives; None when a signal came first, which ends it where it waits."""
+        doing = gevent.spawn(_outcome, action)
+        either: list[Any] = [doing, self.asked]
+        gevent.wait(either, count=1)
+        if not doing.ready():
+            doing.kill()
+            return None
+        result, error = doing.get()
+        if error is not None:
+            raise error
+        return result
+
+    def _ask(self) -> None:
+        if self.asked.is_set():
             sys.exit(1)
-        asked.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        gevent.signal_handler(number, ask)
-    asked.wait()
+        self.asked.set()
 
 
-def run(roles: Sequence[Role], config: ProcessConfig) -> None:
-    """Runs until a signal, then drains in the order given and stops in the reverse."""
+def _outcome(action: Callable[[], T]) -> tuple[T | None, Exception | None]:
+    """With the error as a value: gevent would print it."""
     try:
-        wait_for_signal()
-        log.info("process.draining")
-        deadline = time.monotonic() + config.drain_ms / 1000
-        for role in roles:
-            if not role.drain(max(0.0, deadline - time.monotonic())):
-                log.warning("process.drain_incomplete", extra={"role": role.name})
-    finally:
-        for role in reversed(roles):
-            role.stop()
-    log.info("process.stopped")
+        return action(), None
+    except Exception as exc:
+        return None, exc
+
+
+def run(roles: Sequence[Role], config: ProcessConfig, asked: Event) -> None:
+    """Runs until `asked` to end, then drains in the order given."""
+    asked.wait()
+    log.info("process.draining")
+    deadline = time.monotonic() + config.drain_ms / 1000
+    for role in roles:
+        if not role.drain(max(0.0, deadline - time.monotonic())):
+            log.warning("process.drain_incomplete", extra={"role": role.name})

@@ -1,7 +1,7 @@
 """Thrift between processes: framed transport, binary protocol, gevent.
 
-Whole frames are read under a size limit and a deadline before thriftpy2 sees a byte, so an
-oversized, malformed or dripping peer costs its own connection and nothing else.
+Whole frames are read under a size limit and a deadline, and skimmed, before thriftpy2 sees a
+byte, so an oversized, malformed or dripping peer costs its own connection and nothing else.
 """
 
 import logging
@@ -17,7 +17,7 @@ from thriftpy2.protocol import TCyBinaryProtocol
 from thriftpy2.thrift import TClient, TException, TProcessor
 from thriftpy2.transport import TCyMemoryBuffer
 
-from soraka import wire
+from soraka import skim, wire
 from soraka.errors import PeerUnavailable
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,11 @@ def _frame(payload: bytes) -> bytes:
 
 
 class RpcServer:
-    """Serves one Thrift service on a listening socket."""
+    """Serves one Thrift service on a listening socket.
+
+    `max_items` bounds the fields and container elements of a call, of any size: each costs
+    thriftpy2 up to 1.2 µs and 140 bytes, and nothing else runs meanwhile.
+    """
 
     def __init__(
         self,
@@ -67,12 +71,14 @@ class RpcServer:
         listener: socket.socket,
         *,
         max_frame_bytes: int = 8 << 20,
+        max_items: int = 50_000,
         read_timeout_ms: int = 10_000,
         idle_timeout_ms: int = 300_000,
         max_connections: int = 1000,
     ) -> None:
         self._processor = TProcessor(service, handler)
         self._limit = max_frame_bytes
+        self._max_items = max_items
         self._read_timeout_s = read_timeout_ms / 1000
         self._idle_timeout_s = idle_timeout_ms / 1000
         self._idle: set[socket.socket] = set()
@@ -121,6 +127,7 @@ class RpcServer:
             frame = _read_frame(sock, first, self._limit)
         answer = TCyMemoryBuffer()
         try:
+            skim.check_call(frame, self._max_items)
             self._processor.process(wire.reader(frame), TCyBinaryProtocol(answer))
         except OSError:
             raise
@@ -185,13 +192,20 @@ class RpcClient:
                 # closed while it lay idle; every internal call may be repeated
                 self.close()
                 return self._exchange(request)
-            raise PeerUnavailable(f"{self._address}: {exc}") from exc
+            raise PeerUnavailable(self._said(exc)) from exc
         except BaseException:
             if sock is not None:
                 sock.close()
             raise
         self._free.append(sock)
         return answer
+
+    def _said(self, exc: BaseException) -> str:
+        host, port = self._address
+        reason = getattr(exc, "strerror", None) or str(exc)
+        if isinstance(exc, gevent.Timeout):
+            reason = f"no answer within {self._timeout_s:g} s"
+        return f"{f'[{host}]' if ':' in host else host}:{port}: {reason}"
 
 
 class _BufferClient(TClient):

@@ -1,36 +1,46 @@
 """All roles in one process, on SQLite: the embedded default. The role code is the same."""
 
+import json
 import logging
-
-from gevent.pool import Pool
-from gevent.pywsgi import WSGIServer
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
 
 from center.main import Center
 from receive_app.service import Service
-from soraka import process
-from soraka.config import Config
+from soraka import launch, process
+from soraka.config import EVERYWHERE, Config, override
+from soraka.http import make_server
 from soraka.metrics import Metrics
 from soraka.wiring import Parts
 from worker.main import Worker
 
 log = logging.getLogger(__name__)
 
+PORTS_FILE = "ports.json"
+"""Beside the store: {"worker": its Thrift port}."""
+
 
 class Receive:
-    """A `process.Role`: receive without gunicorn."""
+    """A `process.Role`: receive without gunicorn. `healthy` is of the whole process."""
 
     name = "receive"
 
-    def __init__(self, parts: Parts, metrics: Metrics) -> None:
+    def __init__(
+        self, parts: Parts, metrics: Metrics, healthy: Callable[[], tuple[bool, dict[str, Any]]]
+    ) -> None:
         config = parts.config.receive
         self._config = config
         self._registry = parts.registry
-        self._service = Service(parts, metrics, process.listen(config.host, config.thrift_port))
-        self._http = WSGIServer(
-            process.listen(config.host, config.port),
+        http = process.listen(config.host, config.port, "receive.port")
+        thrift = process.listen(config.host, config.thrift_port, "receive.thrift_port")
+        self._service = Service(parts.config, metrics, thrift, healthy)
+        self._service.open(parts)
+        self._http = make_server(
+            http,
             self._service.app,
-            log=None,
-            spawn=Pool(config.max_connections),
+            max_connections=config.max_connections,
+            read_timeout_ms=config.read_timeout_ms,
         )
 
     def start(self) -> None:
@@ -66,31 +76,81 @@ class Receive:
 
 
 def run(config: Config) -> None:
-    """Runs until a signal. Raises OSError when a port is taken."""
-    process.configure_logging(config.process)
-    parts = Parts(config)
-    process.follow_clock(parts.clock.sync)
-    metrics = Metrics()
-    worker, center = Worker(parts, metrics), Center(parts, metrics)
-    receive = Receive(parts, metrics)
-    roles: list[process.Role] = [receive, center, worker]
+    """Runs until a signal. Raises ConfigError; OSError when a port is taken."""
+    launch.run(config, _roles, up=lambda roles: _greet(config, roles))
+
+
+def _roles(parts: Parts, metrics: Metrics) -> list[process.Role]:
+    roles: list[process.Role] = []
+    center = Center(parts, metrics)  # first: it may have to wait for Kafka, and be made again
+    receive = Receive(parts, metrics, lambda: process.turning(roles))
+    roles += [receive, center, _worker(parts, metrics)]
+    return roles
+
+
+def _worker(parts: Parts, metrics: Metrics) -> Worker:
+    """A worker at the address it had last time, whenever that is free.
+
+    Its port is any, so that two standalones do not collide. But the address is what owns the
+    messages: at another one they would first have to be taken over from the old.
+    """
+    config = parts.config
+    if config.worker.thrift_port or config.store.adapter != "sqlite":
+        return Worker(parts, metrics)
+    memory = Path(config.store.path).with_name(PORTS_FILE)
+    port = _free_again(config.worker.host, _remembered(memory))
+    parts.config = override(config, {"worker": {"thrift_port": port}})
+    worker = Worker(parts, metrics)
+    _remember(memory, int(worker.instance.address.rpartition(":")[2]))
+    return worker
+
+
+def _remembered(memory: Path) -> int:
+    """0 for none."""
     try:
-        for role in reversed(roles):
-            role.start()
-        print(_greeting(config, receive), flush=True)
-        process.run(roles, config.process)
-    finally:
-        parts.close()
+        port = json.loads(memory.read_bytes())["worker"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return 0
+    return port if type(port) is int and 0 < port < 65536 else 0
 
 
-def _greeting(config: Config, receive: Receive) -> str:
-    http = f"http://{config.receive.host}:{receive.port}"
+def _remember(memory: Path, port: int) -> None:
+    try:
+        memory.write_text(json.dumps({"worker": port}))
+    except OSError as exc:  # the next start takes the messages over, which is slower only
+        log.warning("ports.not_kept", extra={"path": str(memory), "reason": str(exc)})
+
+
+def _free_again(host: str, port: int) -> int:
+    """`port`; 0 when another process has it by now."""
+    try:
+        process.listen(host, port).close()
+    except OSError:
+        return 0
+    return port
+
+
+def _greet(config: Config, roles: Sequence[process.Role]) -> None:
+    receive = cast(Receive, roles[0])
+    print(greeting(config, receive.port, receive.thrift_port), flush=True)
+
+
+def greeting(config: Config, port: int, thrift_port: int) -> str:
+    """What is where, and a first command to try."""
+    host = reachable(config.receive.host)
+    http = f"http://{process.at(host, port)}"
     return f"""\
 soraka standalone, everything in {config.store.path.rpartition("/")[0] or "."}
   HTTP    {http}   (OpenAPI: {http}/openapi.json)
-  Thrift  {config.receive.host}:{receive.thrift_port}
+  Thrift  {process.at(host, thrift_port)}
 Try it: a POST to http://127.0.0.1:8000/hello in 3 seconds
-  curl {http}/sorakaq/msg/submit -H 'Content-Type: application/json' -d '{{
+  curl {"-g " if ":" in host else ""}{http}/sorakaq/msg/submit \\
+    -H 'Content-Type: application/json' -d '{{
     "topic_name": "greetings", "delay_time": 3000,
     "callback": {{"request_type": "POST", "url": "http://127.0.0.1:8000/hello",
                  "params": {{"name": "soraka"}}}}}}'"""
+
+
+def reachable(host: str) -> str:
+    """Where a process on this machine reaches what listens on `host`."""
+    return "127.0.0.1" if host in EVERYWHERE else host

@@ -1,15 +1,21 @@
-"""Topic names, and making topics. Ports only."""
+"""Topics: their names, their settings, and making them. Ports only."""
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from soraka.config import TopicsConfig
 from soraka.errors import InvalidParams, ReservedTopicName, TopicNotFound
-from soraka.message import RESERVED_TOPICS, Topic
+from soraka.message import MAX_DELAY_MS, MAX_RETRIES, RESERVED_TOPICS, Topic
 from soraka.ports import Log, Registry
 
+MAX_BUSINESS = 128
+MAX_WORKERS = 1000
+BALANCES = ("round_robin", "random")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_HOST_NAME = re.compile(r"(?=[^.])[A-Za-z0-9._-]{1,253}")
+_PORT = re.compile(r"[1-9][0-9]{0,4}")
 
 
 def check_name(name: str) -> None:
@@ -18,6 +24,42 @@ def check_name(name: str) -> None:
         raise ReservedTopicName("topic_name", f"{name!r} is reserved")
     if not _NAME.fullmatch(name) or name in (".", ".."):
         raise InvalidParams("topic_name", "must be 1 to 128 of the characters A-Z a-z 0-9 . _ -")
+
+
+def check_settings(topic: Topic) -> None:
+    """Raises InvalidParams that names the field."""
+    if len(topic.business) > MAX_BUSINESS or not topic.business.isprintable():
+        raise InvalidParams(
+            "business", f"must be at most {MAX_BUSINESS} characters, on one line, printable"
+        )
+    if topic.balance not in BALANCES:
+        raise InvalidParams("balance", f"must be one of {', '.join(BALANCES)}")
+    if len(topic.workers) > MAX_WORKERS:
+        raise InvalidParams("workers", f"must be at most {MAX_WORKERS}")
+    for index, worker in enumerate(topic.workers):
+        if not _is_address(worker):
+            raise InvalidParams(
+                f"workers.{index}", f"{worker!r} must be ip:port, as the worker announces itself"
+            )
+    if len(topic.retry_ms) > MAX_RETRIES:
+        raise InvalidParams("retry", f"must be at most {MAX_RETRIES} delays")
+    for index, delay in enumerate(topic.retry_ms):
+        if not 0 <= delay <= MAX_DELAY_MS:
+            raise InvalidParams(f"retry.{index}", f"must be from 0 to {MAX_DELAY_MS} ms (7 days)")
+
+
+def _is_address(worker: str) -> bool:
+    """ip:port; a name in the place of the ip too, since a worker may advertise one."""
+    host, _, port = worker.rpartition(":")
+    if not _PORT.fullmatch(port) or int(port) > 65535:
+        return False
+    if ":" not in host and host.strip("0123456789."):
+        return bool(_HOST_NAME.fullmatch(host))
+    try:
+        ip_address(host.removeprefix("[").removesuffix("]") if ":" in host else host)
+    except ValueError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +103,14 @@ class Topics:
 
     def add(self, topic: Topic) -> bool:
         """False when there is one of that name already. The log comes first: a topic that can
-        be seen can be written to."""
+        be seen can be written to. Raises InvalidParams, Unavailable."""
         check_name(topic.name)
+        check_settings(topic)
         self.log.create_topic(topic.name)
         return self.registry.put_topic(topic, create=True)
+
+    def update(self, topic: Topic) -> bool:
+        """Replaces its settings; False when there is none of that name. What was submitted
+        before keeps its retry. Raises InvalidParams, RegistryUnavailable."""
+        check_settings(topic)
+        return self.registry.put_topic(topic, create=False)

@@ -10,11 +10,22 @@ from thriftpy2.protocol import TCyBinaryProtocol
 from thriftpy2.transport import TCyBufferedTransport, TCyMemoryBuffer
 
 import idl
+from soraka import skim
 from soraka.errors import DecodeError
-from soraka.message import Callback, Command, CommandKind, Message
+from soraka.message import (
+    DAY_MS,
+    MAX_RETRIES,
+    Callback,
+    Command,
+    CommandKind,
+    Message,
+)
 
 VERSION = b"\x01"
 MAX_NUMBER = 1 << 53
+MAX_TTR_MS = DAY_MS
+MAX_ITEMS = 1000
+"""Fields and list items of a record; MAX_RETRIES and what else there is come to 50."""
 _t = idl.record
 _METHODS = {idl.soraka.RequestType.GET: "GET", idl.soraka.RequestType.POST: "POST"}
 _METHOD_CODES = {name: code for code, name in _METHODS.items()}
@@ -38,6 +49,7 @@ def decode(data: bytes) -> Message | Command:
     if data[:1] != VERSION:
         raise DecodeError(f"unknown record version {data[:1]!r}", data)
     try:
+        skim.check_struct(data, 1, MAX_ITEMS)
         struct = reader(data[1:]).read_struct(_t.Record())
         if struct.message is not None and struct.command is None:
             return _message(struct.message)
@@ -99,9 +111,21 @@ def _message(s: Any) -> Message:
         retry_ms=tuple(s.retry_ms),
     )
     _check(message, ("msg_id", "topic"), ("created_at", "due_at", "ttr_ms"))
+    _check_limits(message)
     texts = ("url",) if message.callback.params is None else ("url", "params")
     _check(message.callback, texts, ())
     return message
+
+
+def _check_limits(message: Message) -> None:
+    """Other producers may write to the log; past these the store and the timers fail."""
+    if message.ttr_ms > MAX_TTR_MS:
+        raise ValueError(f"ttr_ms = {message.ttr_ms}: must be at most {MAX_TTR_MS}")
+    if len(message.retry_ms) > MAX_RETRIES:
+        raise ValueError(f"retry_ms: {len(message.retry_ms)} delays, at most {MAX_RETRIES}")
+    for delay in message.retry_ms:
+        if not 0 <= delay < MAX_NUMBER:
+            raise ValueError(f"retry_ms: {delay} must be from 0 to {MAX_NUMBER - 1}")
 
 
 def _command_struct(c: Command) -> Any:

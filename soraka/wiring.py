@@ -2,24 +2,33 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import cast
 
 from soraka.clock import StoreClock
 from soraka.config import Config
+from soraka.errors import ConfigError, Unavailable
 from soraka.ports import FullStore, Log, Registry
 from soraka.topics import Topics
 
 
 class Parts:
-    """The adapters of one process. Made after any fork; closed in the reverse order."""
+    """The adapters of one process. Made after any fork.
+
+    Raises ConfigError for a setting that cannot be right, RegistryUnavailable while ZooKeeper is
+    away; Kafka and Redis are connected to at the first use.
+    """
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.registry = open_registry(config)
-        self.log = open_log(config)
-        self.store = open_store(config)
+        with ExitStack() as opened:
+            self.log = open_log(config)
+            opened.callback(self.log.close)
+            self.store = open_store(config)
+            opened.callback(self.store.close)
+            self.registry = open_registry(config)  # last: it alone may wait for its server
+            opened.pop_all()
         self.clock = StoreClock(self.store)
         self.topics = Topics(self.log, self.registry, config.topics, self.clock.now_ms)
 
@@ -33,12 +42,9 @@ class Parts:
 @contextmanager
 def open_topics(config: Config) -> Iterator[Topics]:
     """The topics alone, without a store."""
-    registry, log = open_registry(config), open_log(config)
-    try:
+    log = open_log(config)
+    with closing(log), closing(open_registry(config)) as registry:
         yield Topics(log, registry, config.topics, lambda: int(time.time() * 1000))
-    finally:
-        log.close()
-        registry.close()
 
 
 def open_log(config: Config) -> Log:
@@ -46,23 +52,25 @@ def open_log(config: Config) -> Log:
     if c.adapter == "kafka":
         from soraka.adapters.kafka_log import KafkaLog
 
-        return KafkaLog(
-            bootstrap=c.bootstrap,
-            topic_prefix=c.topic_prefix,
-            dead_letter_topic=c.dead_letter_topic,
-            partitions=c.partitions,
-            replication=c.replication,
+        with _refusing(f"log.bootstrap = {c.bootstrap!r}"):
+            return KafkaLog(
+                bootstrap=c.bootstrap,
+                topic_prefix=c.topic_prefix,
+                dead_letter_topic=c.dead_letter_topic,
+                partitions=c.partitions,
+                replication=c.replication,
+                append_timeout_ms=c.append_timeout_ms,
+                max_inflight_bytes=c.max_inflight_bytes,
+            )
+    from soraka.adapters.sqlite_log import SqliteLog
+
+    with _local("log.path", c.path) as path:
+        return SqliteLog(
+            path=path,
+            retention_ms=c.retention_ms,
             append_timeout_ms=c.append_timeout_ms,
             max_inflight_bytes=c.max_inflight_bytes,
         )
-    from soraka.adapters.sqlite_log import SqliteLog
-
-    return SqliteLog(
-        path=_made(c.path),
-        retention_ms=c.retention_ms,
-        append_timeout_ms=c.append_timeout_ms,
-        max_inflight_bytes=c.max_inflight_bytes,
-    )
 
 
 def open_store(config: Config) -> FullStore:
@@ -70,26 +78,28 @@ def open_store(config: Config) -> FullStore:
     if c.adapter == "redis":
         from soraka.adapters.redis_store import RedisStore
 
-        store: object = RedisStore(
-            url=c.url,
-            shards=c.shards,
-            retention_ms=c.retention_ms,
-            dead_retention_ms=c.dead_retention_ms,
-            lease_margin_ms=c.lease_margin_ms,
-            early_ms=c.early_ms,
-            timeout_ms=c.timeout_ms,
-        )
+        with _refusing("store.url"):
+            store: object = RedisStore(
+                url=c.url,
+                shards=c.shards,
+                retention_ms=c.retention_ms,
+                dead_retention_ms=c.dead_retention_ms,
+                lease_margin_ms=c.lease_margin_ms,
+                early_ms=c.early_ms,
+                timeout_ms=c.timeout_ms,
+            )
     else:
         from soraka.adapters.sqlite_store import SqliteStore
 
-        store = SqliteStore(
-            path=_made(c.path),
-            retention_ms=c.retention_ms,
-            dead_retention_ms=c.dead_retention_ms,
-            lease_margin_ms=c.lease_margin_ms,
-            early_ms=c.early_ms,
-            timeout_ms=c.timeout_ms,
-        )
+        with _local("store.path", c.path) as path:
+            store = SqliteStore(
+                path=path,
+                retention_ms=c.retention_ms,
+                dead_retention_ms=c.dead_retention_ms,
+                lease_margin_ms=c.lease_margin_ms,
+                early_ms=c.early_ms,
+                timeout_ms=c.timeout_ms,
+            )
     return cast(FullStore, store)
 
 
@@ -98,16 +108,34 @@ def open_registry(config: Config) -> Registry:
     if c.adapter == "zookeeper":
         from soraka.adapters.zookeeper_registry import ZookeeperRegistry
 
-        return ZookeeperRegistry(
-            hosts=c.hosts, root=c.root, session_timeout_ms=c.session_timeout_ms
-        )
+        with _refusing(f"registry.hosts = {c.hosts!r}"):
+            return ZookeeperRegistry(
+                hosts=c.hosts, root=c.root, session_timeout_ms=c.session_timeout_ms
+            )
     from soraka.adapters.local_registry import LocalRegistry
 
-    return LocalRegistry(path=_made(c.path))
+    with _local("registry.path", c.path) as path:
+        return LocalRegistry(path=path)
 
 
-def _made(path: str) -> Path:
-    """The path, in a folder that exists."""
+@contextmanager
+def _refusing(setting: str) -> Iterator[None]:
+    """What a driver finds wrong with an address is a wrong setting. The URL of the store is not
+    repeated: it may hold a password."""
+    try:
+        yield
+    except ValueError as exc:
+        raise ConfigError(f"{setting}: {exc}") from exc
+
+
+@contextmanager
+def _local(setting: str, path: str) -> Iterator[Path]:
+    """The path, in a folder that exists. No waiting helps a file that cannot be used."""
     made = Path(path)
-    made.parent.mkdir(parents=True, exist_ok=True)
-    return made
+    try:
+        made.parent.mkdir(parents=True, exist_ok=True)
+        yield made
+    except Unavailable as exc:
+        raise ConfigError(f"{setting} = {exc}") from exc
+    except OSError as exc:
+        raise ConfigError(f"{setting} = {path}: {exc.strerror}") from exc

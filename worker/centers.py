@@ -26,9 +26,7 @@ class Centers:
         structs = [_struct(topic, due) for topic, due in messages]
         for address in sorted(live):
             try:
-                moved = self._client(address).call(
-                    "hand_back", owner=self._owner, messages=structs
-                )
+                moved = self._client(address).call("hand_back", owner=self._owner, messages=structs)
             except PeerUnavailable:
                 continue
             return list(moved)

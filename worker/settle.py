@@ -15,7 +15,7 @@ from soraka.ports import Outcome, Store
 log = logging.getLogger(__name__)
 
 BATCH = 200
-LINGER_S = 0.002
+LINGER_S = 0.005
 """More outcomes come together in this time; nobody waits for a settle."""
 
 

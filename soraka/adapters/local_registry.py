@@ -10,6 +10,7 @@ from typing import Any
 
 from soraka.adapters.coalesce import Coalesced
 from soraka.adapters.registry_json import (
+    check_address,
     check_segment,
     check_service,
     decode_topic,
@@ -36,7 +37,7 @@ class LocalRegistry:
 
     def register(self, instance: Instance) -> None:
         check_service(instance.service)
-        check_segment("instance", instance.address)
+        check_address(instance.address)
         if self._closed:
             raise RegistryUnavailable("the registry is closed")
         known = self.live(instance.service)

@@ -26,6 +26,14 @@ def check_segment(field: str, name: str) -> None:
         raise InvalidParams(field, f"{name!r} cannot be a name in the registry")
 
 
+def check_address(address: str) -> None:
+    """Raises InvalidParams unless `address` is host:port, and one segment of a path."""
+    check_segment("instance", address)
+    host, _, port = address.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise InvalidParams("instance", f"{address!r} is not host:port")
+
+
 def encode_topic(topic: Topic) -> bytes:
     """All but the name, which is the key under which it is kept."""
     return _dump(
@@ -66,7 +74,11 @@ def encode_instance(instance: Instance) -> bytes:
 
 
 def decode_instance(service: str, address: str, data: bytes) -> Instance:
-    """Raises DecodeError, also when there is no incarnation."""
+    """Raises DecodeError, also when there is no incarnation or `address` is not host:port."""
+    try:
+        check_address(address)
+    except InvalidParams as exc:
+        raise DecodeError(exc.reason, data) from None
     fields = _Fields(data)
     incarnation = fields.text("incarnation")
     if not incarnation:

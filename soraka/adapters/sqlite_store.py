@@ -17,6 +17,8 @@ from soraka.adapters.store_rules import Row, Rules, new_row
 from soraka.errors import Gap, StoreUnavailable
 from soraka.message import Command, State, Stored
 from soraka.ports import (
+    DOOR_MS,
+    MAX_WAITING,
     Claim,
     ClaimKind,
     DueId,
@@ -46,6 +48,8 @@ class SqliteStore:
         dead_retention_ms: int,
         lease_margin_ms: int,
         early_ms: int,
+        door_ms: int = DOOR_MS,
+        max_waiting: int = MAX_WAITING,
         timeout_ms: int = 5000,
         now_ms: Callable[[], int] | None = None,
         rules: type[Rules] = Rules,
@@ -56,7 +60,8 @@ class SqliteStore:
             lease_margin_ms=lease_margin_ms,
             early_ms=early_ms,
         )
-        self._early_ms = early_ms
+        self._door_ms = door_ms
+        self._max_waiting = max_waiting
         self.now_ms = now_ms or _now_ms
         with _store_errors():
             self._thread = SqliteThread(
@@ -188,8 +193,15 @@ class SqliteStore:
         waiting = rows.waiting(command.msg_id)
         verdict = self._rules.early(waiting, command, rows.now)
         if verdict is Verdict.EARLY and command.command_id not in {c.command_id for c in waiting}:
-            rows.leave_at_door(command, rows.now + self._early_ms)
+            self._refuse_when_full(rows)
+            rows.leave_at_door(command, rows.now + self._door_ms)
         return verdict
+
+    def _refuse_when_full(self, rows: Rows) -> None:
+        if rows.at_doors() >= self._max_waiting:
+            rows.purge(0)
+            if rows.at_doors() >= self._max_waiting:
+                raise StoreUnavailable("too many commands wait for messages not yet here")
 
     def _claim(self, rows: Rows, msg_id: str) -> Claim:
         row = rows.load(msg_id)

@@ -179,6 +179,11 @@ class Rows:
             "UPDATE early SET expires_at = ? WHERE msg_id = ?", (expires_at, c.msg_id)
         )
 
+    def at_doors(self) -> int:
+        """All commands that wait, those past their time included."""
+        found = self._connection.execute("SELECT count(*) FROM early").fetchone()
+        return int(found[0])
+
     def any_waiting(self) -> bool:
         return self._connection.execute("SELECT 1 FROM early LIMIT 1").fetchone() is not None
 

@@ -50,12 +50,12 @@ class SqliteThread:
         except OSError as exc:
             raise unavailable(f"{path}: {exc.strerror}") from exc
         self._pool = ThreadPool(1)
-        try:
-            self._connection: sqlite3.Connection = self._pool.apply(_open, (path, schema))
-        except sqlite3.Error as exc:
+        opened: sqlite3.Connection | sqlite3.Error = self._pool.apply(_opened, (path, schema))
+        if isinstance(opened, sqlite3.Error):
             self._pool.kill()
             self._lock.close()
-            raise unavailable(f"{path}: {exc}") from exc
+            raise unavailable(f"{path}: {opened}") from opened
+        self._connection = opened
 
     def run(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
         """Runs `work` inside a transaction; returns its result once that is committed.
@@ -118,6 +118,14 @@ def _locked(path: Path) -> IO[str]:
         file.close()
         raise OSError(exc.errno, "another process works on it") from exc
     return file
+
+
+def _opened(path: Path, schema: str) -> sqlite3.Connection | sqlite3.Error:
+    """The error as a value: gevent prints what is raised on its threads."""
+    try:
+        return _open(path, schema)
+    except sqlite3.Error as exc:
+        return exc
 
 
 def _open(path: Path, schema: str) -> sqlite3.Connection:

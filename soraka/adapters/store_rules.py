@@ -7,13 +7,11 @@ and the simulation hold the two together.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from soraka.message import Command, CommandKind, State, id_time_ms
+from soraka.message import ID_AHEAD_MS, Command, CommandKind, State, id_time_ms
 from soraka.ports import Claim, ClaimKind, Ended, Move, NewMessage, Outcome, Verdict
 
 REMEMBERED = 128
 """Verdicts kept per message, and commands kept at the door of an unknown one."""
-AHEAD_MS = 60_000
-"""How far a submitter's clock may be ahead of ours."""
 LAST_MOMENT = 1 << 53
 REASON_CHARS = 1000
 
@@ -107,7 +105,7 @@ class Rules:
     def early(self, waiting: Sequence[Command], command: Command, now: int) -> Verdict:
         """For an unknown message. EARLY: keep the command, unless it is among `waiting`."""
         made = id_time_ms(command.msg_id)
-        if made is None or not now - self.early_ms <= made <= now + AHEAD_MS:
+        if made is None or not now - self.early_ms <= made <= now + ID_AHEAD_MS:
             return Verdict.NOT_FOUND
         if any(other.command_id == command.command_id for other in waiting):
             return Verdict.EARLY

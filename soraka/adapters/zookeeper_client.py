@@ -30,6 +30,7 @@ class ZookeeperClient:
         self._timeout_s = timeout_s
         self._renew_after_s = RENEW_AFTER * session_timeout_s
         self._lost_at: float | None = None
+        self._closing = False
         self.kazoo = KazooClient(
             hosts=hosts,
             timeout=session_timeout_s,
@@ -47,7 +48,8 @@ class ZookeeperClient:
 
         def listener(state: str) -> None:
             # On the connection's own greenlet: a call to ZooKeeper here would wait for itself.
-            log.info("registry.connection", extra={"state": str(state)})
+            if not self._closing:
+                log.info("registry.connection", extra={"state": str(state)})
             if state == KazooState.CONNECTED:
                 self._lost_at = None
                 connected()
@@ -102,6 +104,7 @@ class ZookeeperClient:
 
         When ZooKeeper is not there to be told, they go at the session timeout.
         """
+        self._closing = True
         gevent.with_timeout(self._timeout_s, self._stop, timeout_value=None)
 
     def _restart(self) -> None:

@@ -19,6 +19,7 @@ from kazoo.exceptions import NodeExistsError, NoNodeError
 from soraka.adapters.coalesce import Coalesced
 from soraka.adapters.registry_json import (
     SERVICES,
+    check_address,
     check_segment,
     check_service,
     decode_instance,
@@ -87,7 +88,7 @@ class ZookeeperRegistry:
 
     def register(self, instance: Instance) -> None:
         check_service(instance.service)
-        check_segment("instance", instance.address)
+        check_address(instance.address)
         key = instance.service, instance.address
         if self._closed:
             raise RegistryUnavailable("the registry is closed")
@@ -160,11 +161,11 @@ class ZookeeperRegistry:
                 for service, address in self._wanted:
                     self._tree.invalidate(service, address)
             self._wake.clear()
-            if not self._client.connected:
-                self._client.renew()
-                continue
             try:
-                self._turn()
+                if self._client.connected:
+                    self._turn()
+                else:
+                    self._client.renew()
             except RegistryUnavailable as exc:
                 log.warning("registry.unavailable", extra={"reason": str(exc)})
             except Exception:  # if this greenlet ends, nobody announces us again

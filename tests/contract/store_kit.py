@@ -122,7 +122,8 @@ def redis_store(
 
 
 @contextlib.contextmanager
-def sqlite_store(path: Path, **other: Any) -> Iterator[SqliteStore]:
+def sqlite_store(path: Path, *, shards: int = 1, **other: Any) -> Iterator[SqliteStore]:
+    assert shards == 1
     store = SqliteStore(path=path, **{**SETTINGS, **other})
     with contextlib.closing(store):
         yield store

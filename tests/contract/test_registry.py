@@ -238,6 +238,22 @@ def test_names_that_are_no_path_are_refused(registry: Registry, name: str) -> No
         registry.register(replace(A, address=name))
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["worker", "10.0.0.1", "10.0.0.1:", ":30002", "10.0.0.1:0", "h:65536", "h:-1", "h:1٣"],
+)
+def test_an_address_that_is_not_host_and_port_is_refused(registry: Registry, address: str) -> None:
+    with pytest.raises(InvalidParams, match="host:port"):
+        registry.register(replace(A, address=address))
+    assert registry.live("worker") == {}
+
+
+def test_an_address_may_be_a_name_or_ipv6(registry: Registry) -> None:
+    for address in ("worker-1.example:1", "::1:65535"):
+        registry.register(replace(A, address=address))
+    assert set(registry.live("worker")) == {"worker-1.example:1", "::1:65535"}
+
+
 # =============================================================== both adapters: topics
 
 
@@ -902,3 +918,38 @@ def test_a_malformed_instance_is_logged_and_skipped(
     zookeeper.client.create(zookeeper.path(B), content)
     until(lambda: "registry.malformed" in caplog.messages, "it is logged")
     assert registry.live("worker") == {A.address: A}
+
+
+@pytest.mark.parametrize("name", ["worker", "10.0.0.9", "10.0.0.9:thrift", ":30002", "h:0"])
+def test_an_instance_whose_name_is_no_address_is_logged_once_and_skipped(
+    zookeeper: Cluster, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    registry = zookeeper.open()
+    registry.register(A)
+    good = zookeeper.client.get(zookeeper.path(A))[0]
+    zookeeper.client.create(f"{zookeeper.root}/worker/{name}", good)
+    until(lambda: "registry.malformed" in caplog.messages, "it is logged")
+    registry.register(B)  # the directory is read again
+    assert registry.live("worker") == {A.address: A, B.address: B}
+    assert caplog.messages.count("registry.malformed") == 1
+
+
+def test_a_keeper_that_cannot_renew_its_session_goes_on(
+    zookeeper: Cluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = zookeeper.open()
+    registry.register(A)
+    tried: list[int] = []
+
+    def failing() -> None:
+        tried.append(1)
+        raise ValueError("on purpose")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(registry._client, "renew", failing)
+        patched.setattr(type(registry._client), "connected", False)
+        registry._wake.set()
+        until(lambda: tried, "it tries to renew")
+    zookeeper.client.delete(zookeeper.path(A))
+    until(lambda: zookeeper.session_of(A) == session(registry), "it is back")
+    assert "registry.failed" in caplog.messages

@@ -10,9 +10,10 @@ from typing import Any
 import gevent
 import pytest
 
-from soraka.errors import Gap
-from soraka.message import Command, State
+from soraka.errors import Gap, StoreUnavailable
+from soraka.message import MAX_DELAY_MS, Command, State
 from soraka.ports import (
+    DOOR_MS,
     Claim,
     ClaimKind,
     DueId,
@@ -165,9 +166,7 @@ def test_positions_never_go_back(store: FullStore, clock: TurnedClock) -> None:
     assert store.get([late.msg_id]) == [None]
 
 
-def test_rewind_takes_positions_back_and_nothing_else(
-    store: FullStore, clock: TurnedClock
-) -> None:
+def test_rewind_takes_positions_back_and_nothing_else(store: FullStore, clock: TurnedClock) -> None:
     kept, late = message(clock.now), message(clock.now)
     store.schedule("p", store.positions("p"), 9, [entry(5, kept)])
     store.rewind("p", 12)
@@ -487,13 +486,51 @@ def test_the_early_window(store: FullStore, clock: TurnedClock, age: int, verdic
     assert store.command([cancel(uuid7(clock.now - age))]) == [verdict]
 
 
+def test_what_waits_outlasts_the_early_window(open_store: Open) -> None:
+    store = open_store(early_ms=100)
+    m = message(store.now_ms())
+    assert store.command([cancel(m.msg_id)]) == [WAITS]
+    past = store.now_ms() + 200
+    wait_for(lambda: store.now_ms() > past)
+    put(store, m)
+    assert state(store, m.msg_id) is State.CANCELLED
+
+
+def test_the_door_outlasts_the_log(clock: TurnedClock, tmp_path: Path) -> None:
+    """On SQLite alone: what expires on Redis does so on the clock of Redis."""
+    assert DOOR_MS > MAX_DELAY_MS
+    with sqlite_store(tmp_path / "s.db", now_ms=clock) as store:
+        m = message(clock.now)
+        store.command([cancel(m.msg_id)])
+        clock.turn(DOOR_MS - 1)
+        put(store, m)
+        assert state(store, m.msg_id) is State.CANCELLED
+
+
+def test_commands_at_all_doors_are_bounded(open_store: Open, clock: TurnedClock) -> None:
+    store = open_store(now_ms=clock, max_waiting=3, door_ms=5_000, shards=1)
+    first, second = message(clock.now), message(clock.now)
+    kept = [add_time(first.msg_id, 10), add_time(first.msg_id, 20), cancel(second.msg_id)]
+    assert store.command(kept) == [WAITS] * 3
+    for other in (cancel(first.msg_id), cancel(uuid7(clock.now))):
+        with pytest.raises(StoreUnavailable):
+            store.command([other])
+    assert store.command(kept) == [WAITS] * 3
+    put(store, first)
+    assert store.command([cancel(uuid7(clock.now)), cancel(uuid7(clock.now))]) == [WAITS] * 2
+    with pytest.raises(StoreUnavailable):
+        store.command([cancel(uuid7(clock.now))])
+    clock.turn(5_000)
+    assert store.command([cancel(uuid7(clock.now)) for _ in range(3)]) == [WAITS] * 3
+
+
 @pytest.mark.parametrize("bogus", ["", "x", "6ba7b810-9dad-41d1-80b4-00c04fd430c8"])
 def test_an_id_that_is_no_uuid7_is_not_found(store: FullStore, bogus: str) -> None:
     assert store.command([cancel(bogus)]) == [NOT_FOUND]
 
 
 def test_what_waits_too_long_at_the_door_is_forgotten(open_store: Open) -> None:
-    store = open_store(early_ms=300)
+    store = open_store(door_ms=300)
     m = message(store.now_ms())
     assert store.command([cancel(m.msg_id)]) == [WAITS]
     gone_at = store.now_ms() + 300

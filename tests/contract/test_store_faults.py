@@ -16,9 +16,8 @@ import redis
 from soraka.adapters.redis_store import RedisStore
 from soraka.errors import Gap, StoreUnavailable
 from soraka.message import Command, Message, State
-from soraka.ports import ClaimKind, Ended, FullStore, Move, Outcome
+from soraka.ports import DOOR_MS, ClaimKind, Ended, FullStore, Move, Outcome
 from tests.contract.store_kit import (
-    EARLY,
     OTHER,
     OWNER,
     TurnedClock,
@@ -171,7 +170,7 @@ def test_sqlite_removes_what_is_past_its_retention(tmp_path: Path) -> None:
         store.command([cancel(early.msg_id)])
         put(store, *messages)
         store.command([cancel(m.msg_id) for m in messages])
-        clock.turn(EARLY)
+        clock.turn(DOOR_MS)
         store.settle([])
         counts = "SELECT (SELECT count(*) FROM message), (SELECT count(*) FROM early)"
         assert store._query(counts) == [(0, 0)]
@@ -183,6 +182,19 @@ def test_sqlite_clears_the_door(tmp_path: Path) -> None:
         store.command([cancel(m.msg_id)])
         put(store, m)
         assert store._query("SELECT * FROM early") == []
+
+
+def test_redis_keeps_a_door_for_its_time_and_clears_it(redis_server: Server) -> None:
+    with (
+        redis_store(redis_server.url, shards=1) as store,
+        redis.Redis.from_url(redis_server.url) as client,
+    ):
+        m = message(store.now_ms())
+        store.command([add_time(m.msg_id, 1), cancel(m.msg_id)])
+        assert DOOR_MS - 60_000 < client.pttl(f"{{0}}:e:{m.msg_id}") <= DOOR_MS
+        assert client.zcard("{0}:ed") == 2
+        put(store, m)
+        assert client.exists(f"{{0}}:e:{m.msg_id}", "{0}:ed") == 0
 
 
 def test_redis_forgets_the_index_of_dead_letters_past_their_retention(

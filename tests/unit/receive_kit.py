@@ -13,8 +13,9 @@ from gevent.pywsgi import WSGIServer
 from receive_app.app import create_app
 from receive_app.ingress import Ingress
 from receive_app.rpc import Handler
+from receive_app.service import log_down
 from soraka import config as settings
-from soraka import process, wire
+from soraka import wire
 from soraka.errors import LogUnavailable
 from soraka.message import Command, Message
 from soraka.metrics import Metrics
@@ -81,7 +82,7 @@ class Kit:
         self.app = create_app(
             self.ingress,
             limits=self.config.receive,
-            ready=lambda: process.unreachable(self.parts.store, self.parts.log),
+            ready=lambda: log_down(self.parts.log),
             metrics=Metrics().render,
             count=self._count,
         )

@@ -3,6 +3,7 @@
 import json
 import socket
 import ssl
+import struct
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,18 +13,21 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent import monkey
 from gevent.pywsgi import WSGIServer
 from gevent.server import StreamServer
 
 from soraka.message import Callback, Message
 from tests.unit.sinks import Seen, Sink, eventually, ok, raw, sink
+from worker import hosts
 from worker.callback import Caller
 from worker.dns import Resolver
 from worker.judge import Answer, Failure
-from worker.request import Request, build
+from worker.request import Origin, Request, build
 
 ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 LIMIT = 64 << 10
+stop_process = monkey.get_original("time", "sleep")
 
 
 def request(
@@ -319,6 +323,23 @@ def test_an_outer_timeout_is_not_swallowed(caller: Caller, server: Sink) -> None
         caller(request(server.url))
 
 
+def test_what_is_past_its_deadline_is_not_sent(
+    caller: Caller, server: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert caller(request(server.url)) == Answer(200, b"{}")
+    take = caller._hosts.take
+
+    def stopped(origin: Origin) -> socket.socket | None:
+        stop_process(0.15)  # no greenlet runs meanwhile: no timeout can strike
+        return take(origin)
+
+    monkeypatch.setattr(caller._hosts, "take", stopped)
+    assert isinstance(caller(request(server.url, ttr=100)), Failure)
+    monkeypatch.undo()
+    assert caller(request(server.url)) == Answer(200, b"{}")
+    assert len(server.seen) == 2
+
+
 # --------------------------------------------------------------- connections
 
 
@@ -499,6 +520,70 @@ def test_tls(tls_server: Sink, certificate: Path) -> None:
     assert tls_server.connections == 1
     tls_server.reply = hang
     assert caller(request(tls_server.url, ttr=200)) == Failure("timeout after 200 ms")
+
+
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+def reset(sock: socket.socket) -> None:
+    """Breaks a TLS connection off."""
+    plain = socket.socket(fileno=sock.detach())
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+    plain.close()
+
+
+@pytest.fixture
+def trusting(certificate: Path) -> Iterator[Caller]:
+    made = Caller(max_response_bytes=LIMIT, tls=ssl.create_default_context(cafile=str(certificate)))
+    yield made
+    made.close()
+
+
+def test_tls_a_connection_reset_while_idle_costs_nothing(
+    trusting: Caller, tls_server: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered: list[socket.socket] = []
+
+    def reply(sock: socket.socket, seen: Seen) -> None:
+        ok()(sock, seen)
+        answered.append(sock)
+
+    tls_server.reply = reply
+    assert trusting(request(tls_server.url)) == Answer(200, b"{}")
+    reset(answered[0])
+    # it broke just after it was looked at
+    monkeypatch.setattr(hosts, "_is_quiet", lambda sock: True)
+    gevent.sleep(0.05)
+    assert trusting(request(tls_server.url, method="POST", params="{}")) == Answer(200, b"{}")
+    assert len(tls_server.seen) == 2
+    assert tls_server.connections == 2
+
+
+def test_tls_a_connection_that_breaks_in_a_large_request_is_not_tried_again(
+    trusting: Caller, certificate: Path
+) -> None:
+    got: list[int] = []
+
+    def serve(sock: socket.socket, peer: Any) -> None:
+        assert sock.recv(65536)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        got.append(len(sock.recv(65536)))  # the beginning of the second, and no more of it
+        gevent.sleep(0.1)
+        reset(sock)
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    server = StreamServer(("127.0.0.1", 0), serve, ssl_context=context)
+    server.start()
+    url = f"https://127.0.0.1:{server.server_port}/"
+    try:
+        assert trusting(request(url)) == Answer(200, b"{}")
+        params = json.dumps({"x": "y" * (8 << 20)})
+        result = trusting(request(url, method="POST", params=params))
+        assert isinstance(result, Failure)
+        assert len(got) == 1
+    finally:
+        server.stop(timeout=0.1)
 
 
 def test_a_certificate_nobody_vouches_for(caller: Caller, tls_server: Sink) -> None:

@@ -89,6 +89,30 @@ def test_a_wrong_variable_is_refused_by_name(name: str, value: str, told: str) -
     assert told in str(refused.value)
 
 
+SHARED = {"registry": {"adapter": "zookeeper"}}
+
+
+@pytest.mark.parametrize("section", ["receive", "center", "worker"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", ""])
+def test_who_listens_everywhere_must_say_where_it_is(section: str, host: str) -> None:
+    listening = {**SHARED, section: {"host": host}}
+    with pytest.raises(ConfigError, match=rf"^{section}\.advertise = ''.*{section}\.host"):
+        config.override(config.Config(), listening)
+    with pytest.raises(ConfigError, match=rf"^{section}\.advertise = '0\.0\.0\.0'"):
+        config.override(
+            config.Config(), {**SHARED, section: {"host": host, "advertise": "0.0.0.0"}}
+        )
+    told = config.override(
+        config.Config(), {**SHARED, section: {"host": host, "advertise": "10.0.0.7"}}
+    )
+    assert getattr(told, section).advertise == "10.0.0.7"
+
+
+def test_one_process_alone_may_listen_everywhere() -> None:
+    everywhere = {section: {"host": "0.0.0.0"} for section in ("receive", "center", "worker")}
+    assert config.override(config.Config(), everywhere).worker.host == "0.0.0.0"
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         config.load(tmp_path / "none.toml", {})

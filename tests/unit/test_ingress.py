@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from soraka import wire
+from soraka.config import StoreConfig
 from soraka.errors import (
     DelayTooLong,
     InvalidParams,
@@ -19,8 +21,8 @@ from soraka.errors import (
     TopicNotFound,
 )
 from soraka.message import (
-    DAY_MS,
     DEFAULT_RETRY_MS,
+    ID_AHEAD_MS,
     MAX_DELAY_MS,
     RESERVED_TOPICS,
     Callback,
@@ -32,6 +34,8 @@ from soraka.message import (
 )
 from soraka.ports import Record
 from tests.unit.receive_kit import TOPIC, URL, Kit, uuid7
+
+EARLY_MS = StoreConfig().early_ms
 
 
 @pytest.fixture
@@ -303,7 +307,7 @@ def test_retries_are_the_topics_unless_given(kit: Kit) -> None:
     assert retries == [(7, 8), (), (1, MAX_DELAY_MS)]
 
 
-@pytest.mark.parametrize("offset_ms", [-DAY_MS + 60_000, 0, DAY_MS - 60_000])
+@pytest.mark.parametrize("offset_ms", [-EARLY_MS + 30_000, 0, ID_AHEAD_MS - 5_000])
 def test_an_id_of_ones_own_is_an_idempotency_key(kit: Kit, offset_ms: int) -> None:
     msg_id = uuid7(kit.now_ms() + offset_ms)
     assert kit.ingress.submit(submission(msg_id=msg_id, delay_ms=1000)) == msg_id
@@ -314,9 +318,22 @@ def test_an_id_of_ones_own_is_an_idempotency_key(kit: Kit, offset_ms: int) -> No
     assert kit.parts.store.totals().scheduled == 1
 
 
-@pytest.mark.parametrize("offset_ms", [-DAY_MS - 60_000, DAY_MS + 60_000])
+@pytest.mark.parametrize("offset_ms", [-EARLY_MS - 1, ID_AHEAD_MS + 5_000])
 def test_an_id_far_from_now_is_refused(kit: Kit, offset_ms: int) -> None:
-    assert refused(kit, submission(msg_id=uuid7(kit.now_ms() + offset_ms))).field == "msg_id"
+    error = refused(kit, submission(msg_id=uuid7(kit.now_ms() + offset_ms)))
+    assert (error.field, error.reason) == (
+        "msg_id",
+        "its time must be at most 600 s ago and 60 s ahead",
+    )
+
+
+@pytest.mark.parametrize("offset_ms", [-EARLY_MS + 30_000, ID_AHEAD_MS - 5_000])
+def test_whatever_id_is_accepted_can_be_cancelled_at_once(kit: Kit, offset_ms: int) -> None:
+    msg_id = uuid7(kit.now_ms() + offset_ms)
+    kit.ingress.submit(submission(msg_id=msg_id))
+    kit.ingress.cancel(TOPIC, msg_id, None)
+    kit.deliver()
+    assert kit.ingress.get(msg_id).state is State.CANCELLED
 
 
 # ---------------------------------------------------------------------- batches
@@ -455,7 +472,7 @@ def test_wrong_command_ids_are_refused(kit: Kit, command_id: str) -> None:
 
 def test_commands_for_ids_that_cannot_be_leave_no_record(kit: Kit) -> None:
     now = kit.now_ms()
-    old, ahead = uuid7(now - 700_000), uuid7(now + 2 * DAY_MS)
+    old, ahead = uuid7(now - 700_000), uuid7(now + ID_AHEAD_MS + 5_000)
     for msg_id in ("", "abc", "f47ac10b-58cc-4372-a567-0e02b2c3d479", old, ahead):
         with pytest.raises(MessageNotFound):
             kit.ingress.cancel(TOPIC, msg_id, None)
@@ -463,10 +480,14 @@ def test_commands_for_ids_that_cannot_be_leave_no_record(kit: Kit) -> None:
 
 
 def test_an_old_message_that_is_known_can_be_cancelled(kit: Kit) -> None:
-    msg_id = kit.ingress.submit(submission(msg_id=uuid7(kit.now_ms() - 700_000)))
+    """Older than the early window by now; submitted when it was not."""
+    kit.ingress.submit(submission())
+    (made,) = kit.logged()
+    old = replace(made, msg_id=uuid7(kit.now_ms() - EARLY_MS - 1))
+    kit.log.append(TOPIC, [Record(old.msg_id, wire.encode(old))])
     kit.deliver()
-    kit.ingress.cancel(TOPIC, msg_id, None)
-    assert kit.ingress.get(msg_id).state is State.CANCELLED
+    kit.ingress.cancel(TOPIC, old.msg_id, None)
+    assert kit.ingress.get(old.msg_id).state is State.CANCELLED
 
 
 def test_a_cancel_under_another_topic_finds_nothing(kit: Kit) -> None:

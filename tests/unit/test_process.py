@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import signal
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -11,10 +13,10 @@ import pytest
 import requests
 from gevent.event import Event
 
-from soraka import process
+from soraka import logs, process
 from soraka.clock import StoreClock
 from soraka.config import ProcessConfig
-from soraka.errors import StoreUnavailable
+from soraka.errors import LogUnavailable, StoreUnavailable
 from soraka.metrics import Metrics
 
 
@@ -51,6 +53,25 @@ def test_the_clock_keeps_its_offset_while_the_store_is_away() -> None:
     assert abs(clock.now_ms() - time.time() * 1000 - 5_000) < 20
 
 
+class SlowStore:
+    """Its answers take a while, and were true when they were asked for: ms of each."""
+
+    def __init__(self, *delays_ms: int) -> None:
+        self.delays_ms = list(delays_ms)
+
+    def now_ms(self) -> int:
+        now = int(time.time() * 1000)
+        gevent.sleep(self.delays_ms.pop(0) / 1000)
+        return now
+
+
+@pytest.mark.parametrize("delays_ms", [(0, 80, 160), (160, 0, 80), (80, 160, 0)])
+def test_the_quickest_reading_of_the_clock_counts(delays_ms: tuple[int, ...]) -> None:
+    clock = StoreClock(SlowStore(*delays_ms))
+    clock.sync()  # half of a delay is what a reading is wrong by
+    assert abs(clock.now_ms() - time.time() * 1000) < 20
+
+
 class Role:
     name = "fake"
 
@@ -79,7 +100,7 @@ def role() -> Role:
 
 @pytest.fixture
 def health(role: Role) -> Iterator[str]:
-    server = process.serve_health([role], Metrics(), "127.0.0.1", 0)
+    server = process.serve_health([role], Metrics(), process.listen("127.0.0.1", 0), "127.0.0.1")
     yield f"http://127.0.0.1:{server.server_port}"
     server.stop(timeout=1)
 
@@ -146,7 +167,7 @@ def _logging() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_logging")
 def test_a_json_log_line(capsys: pytest.CaptureFixture[str]) -> None:
-    process.configure_logging(ProcessConfig())
+    logs.configure(ProcessConfig())
     logging.getLogger("x").warning("store.gap", extra={"partition": "p"})
     line: dict[str, Any] = json.loads(capsys.readouterr().err)
     assert line.pop("timestamp")
@@ -155,7 +176,7 @@ def test_a_json_log_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.usefixtures("_logging")
 def test_a_text_log_line(capsys: pytest.CaptureFixture[str]) -> None:
-    process.configure_logging(ProcessConfig(log_format="text"))
+    logs.configure(ProcessConfig(log_format="text"))
     logging.getLogger("x").info("store.gap", extra={"partition": "p"})
     assert capsys.readouterr().err.endswith("INFO    store.gap partition=p\n")
 
@@ -163,5 +184,72 @@ def test_a_text_log_line(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_taken_port_is_named() -> None:
     with process.listen("127.0.0.1", 0) as sock:
         port = sock.getsockname()[1]
-        with pytest.raises(OSError, match=f"127.0.0.1:{port}"):
-            process.listen("127.0.0.1", port)
+        with pytest.raises(OSError, match=rf"^x.port = {port}: 127.0.0.1:{port}: Address already"):
+            process.listen("127.0.0.1", port, "x.port")
+
+
+def test_a_port_that_gets_free_in_time_is_taken(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    sock = process.listen("127.0.0.1", 0)
+    port = sock.getsockname()[1]
+    gevent.spawn_later(0.3, sock.close)
+    process.listen("127.0.0.1", port, patience_s=5.0).close()
+    assert [r.message for r in caplog.records] == ["port.taken"]
+
+
+def test_an_address_is_written_as_in_a_url() -> None:
+    assert process.at("::1", 80) == "[::1]:80"
+    assert process.at("10.0.0.1", 80) == "10.0.0.1:80"
+
+
+def test_a_server_that_is_away_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(process, "TRY_AGAIN_S", 0.01)
+    starting = process.Starting()
+    away = [LogUnavailable("a"), StoreUnavailable("b")]
+
+    def action() -> str:
+        if away:
+            raise away.pop(0)
+        return "up"
+
+    assert process.until_available(action, starting.waiting_for) == "up"
+    assert starting.down() == ["store"]
+    assert [vars(r)["for"] for r in caplog.records] == ["log", "store"]
+
+
+@pytest.fixture
+def signals() -> Iterator[process.Signals]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    made = process.Signals()
+    yield made
+    made.close()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_a_signal_cuts_off_what_waits(signals: process.Signals) -> None:
+    ended: list[str] = []
+
+    def waits() -> str:
+        try:
+            Event().wait()
+        finally:
+            ended.append("cleanly")
+        return "never"
+
+    gevent.spawn_later(0.1, os.kill, os.getpid(), signal.SIGTERM)
+    with gevent.Timeout(10):
+        assert signals.cut(waits) is None
+    assert ended == ["cleanly"]
+
+
+def test_what_does_not_wait_is_done_and_its_errors_pass(signals: process.Signals) -> None:
+    assert signals.cut(lambda: 5) == 5
+    with pytest.raises(OSError, match="taken"):
+        signals.cut(_taken)
+
+
+def _taken() -> None:
+    raise OSError("taken")

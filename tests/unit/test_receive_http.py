@@ -5,11 +5,13 @@ import json
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from receive_app import rules
 from soraka.message import DEFAULT_RETRY_MS, MAX_DELAY_MS, Message, State
 from tests.unit.receive_kit import TOPIC, URL, Kit, exchange, serving, uuid7
 
@@ -543,6 +545,37 @@ def test_the_connection_serves_on_after_a_refused_request(kit: Kit) -> None:
     assert answer.count(b"HTTP/1.1 200") == 1
 
 
+@pytest.fixture
+def roomy(tmp_path: Path) -> Iterator[Kit]:
+    """Of the default size."""
+    made = Kit(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("value", ["{}", "[]", "1", '{"a":1}'])
+def test_a_body_of_very_many_values_is_refused_at_once(roomy: Kit, value: str) -> None:
+    most = rules.max_values(roomy.config.receive)
+    body = f'{{"messages":[{",".join([value] * (most + 1))}]}}'.encode()
+    started = time.perf_counter()
+    status, answer = post(roomy, BATCH, body)
+    assert time.perf_counter() - started < 0.1
+    assert (status, answer["ec"]) == (400, 401)
+    assert answer["em"] == f"body: must hold at most {most} values"
+
+
+def test_a_form_of_very_many_values_is_refused(roomy: Kit) -> None:
+    most = rules.max_values(roomy.config.receive)
+    form = roomy.client.post(BATCH, data={"messages": f"[{','.join('1' * (most + 1))}]"})
+    assert json.loads(form.data)["em"] == f"messages: must hold at most {most} values"
+
+
+def test_params_of_the_greatest_number_of_values_are_accepted(tmp_path: Path) -> None:
+    with closing(Kit(tmp_path, max_batch=1)) as kit:
+        params = {"a": [1] * 32_760}
+        assert post(kit, SUBMIT, with_callback(params=params))[0] == 200
+
+
 # ---------------------------------------------------------------------- operations
 
 
@@ -562,6 +595,14 @@ def test_a_process_without_its_servers_is_not_ready_but_alive(kit: Kit) -> None:
     assert reply.headers["Retry-After"]
     assert json.loads(reply.data)["em"].startswith("no answer from: log")
     assert kit.client.get("/healthz").status_code == 200
+
+
+def test_without_the_store_it_is_ready_for_submits(kit: Kit) -> None:
+    kit.parts.store.close()
+    assert kit.client.get("/readyz").status_code == 200
+    assert post(kit, SUBMIT, message())[0] == 200
+    order = {"topic_name": TOPIC, "msg_id": uuid7(kit.now_ms())}
+    assert post(kit, CANCEL, order)[0] == 503
 
 
 def test_the_openapi_document_names_every_operation_and_field(kit: Kit) -> None:

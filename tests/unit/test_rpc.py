@@ -15,6 +15,8 @@ from soraka.errors import PeerUnavailable
 from soraka.process import listen
 from soraka.rpc import RpcClient, RpcServer
 
+LIMIT, MAX_ITEMS = 10_000, 200
+
 
 class Handler:
     """Counts what it is told; answers after `wait_s`."""
@@ -41,7 +43,8 @@ def server(handler: Handler) -> Iterator[RpcServer]:
         idl.worker.Worker,
         handler,
         listen("127.0.0.1", 0),
-        max_frame_bytes=10_000,
+        max_frame_bytes=LIMIT,
+        max_items=MAX_ITEMS,
         read_timeout_ms=300,
         idle_timeout_ms=600,
     )
@@ -129,11 +132,10 @@ def test_nobody_listens() -> None:
         b"GET / HTTP/1.1\r\n\r\n",
         b"\xff\xff\xff\xff",
         b"\x00\x00\x00\x00",
-        b"\x00\x00\x27\x11" + b"x" * 100,
         b"\x00\x00\x00\x0aabcdefghij",
         b"\x00\x00\x00\x14\x80\x01\x00\x01\x00\x00\x00\x07delive",
     ],
-    ids=["http", "huge", "empty", "over the limit", "garbage", "cut"],
+    ids=["http", "huge", "empty", "garbage", "cut"],
 )
 def test_a_bad_frame_closes_its_connection_alone(
     server: RpcServer, client: RpcClient, caplog: pytest.LogCaptureFixture, sent: bytes
@@ -146,6 +148,53 @@ def test_a_bad_frame_closes_its_connection_alone(
         assert _deliver(client) == 1
         assert _closed(sock)
     assert caplog.records[0].message in ("rpc.bad_frame", "rpc.frame_timeout")
+    assert _deliver(client) == 1
+
+
+def _sized_call(size: int) -> bytes:
+    """A call of `size` bytes, without the length in front; an unread field fills it up."""
+    head = b"\x80\x01\x00\x01\x00\x00\x00\x07deliver\x00\x00\x00\x00"
+    rest = b"\x0f\x00\x02\x0c\x00\x00\x00\x00\x00"
+    filling = size - len(head) - len(rest) - 7
+    return head + b"\x0b\x00\x63" + filling.to_bytes(4, "big") + b"x" * filling + rest
+
+
+def test_a_frame_at_the_limit_is_served(server: RpcServer) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as sock:
+        sock.sendall(LIMIT.to_bytes(4, "big") + _sized_call(LIMIT))
+        assert len(sock.recv(1000)) > 4
+
+
+def test_a_frame_over_the_limit_is_refused_before_it_is_read(
+    server: RpcServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_connection(("127.0.0.1", server.port)) as sock:
+        sock.sendall((LIMIT + 1).to_bytes(4, "big"))
+        assert _closed(sock)
+    (record,) = caplog.records
+    assert record.message == "rpc.bad_frame"
+    assert vars(record)["reason"] == f"a frame of {LIMIT + 1} bytes; the limit is {LIMIT}"
+
+
+def test_a_call_of_too_many_items_is_refused_before_it_is_decoded(
+    server: RpcServer, client: RpcClient, handler: Handler
+) -> None:
+    most = (MAX_ITEMS - 2) // 3  # a struct and its two fields each, and two arguments
+    assert _deliver(client, most) == most
+    handler.deliver = lambda **_: pytest.fail("was decoded")  # type: ignore[method-assign]
+    with pytest.raises(PeerUnavailable):
+        _deliver(client, most + 1)
+
+
+def test_a_count_without_elements_stalls_nobody(server: RpcServer, client: RpcClient) -> None:
+    """2**31 elements of type void."""
+    head = _sized_call(100)[:19]
+    call = head + b"\x0f\x00\x02\x01\x7f\xff\xff\xff\x00"
+    with socket.create_connection(("127.0.0.1", server.port)) as sock:
+        started = time.monotonic()
+        sock.sendall(len(call).to_bytes(4, "big") + call)
+        assert _closed(sock)
+        assert time.monotonic() - started < 0.5
     assert _deliver(client) == 1
 
 

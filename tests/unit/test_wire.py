@@ -1,12 +1,16 @@
 """Records as bytes: round trips, golden bytes, garbage."""
 
+import time
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from soraka import wire
 from soraka.errors import DecodeError
-from soraka.message import Callback, Command, CommandKind, Message
+from soraka.message import DAY_MS, Callback, Command, CommandKind, Message
 
 MESSAGE = Message(
     msg_id="01890a5d-ac96-774b-bcce-b302099a8057",
@@ -84,12 +88,38 @@ def test_what_is_encoded_is_decoded(
     assert wire.decode_message(wire.encode(message)) == message
 
 
-@pytest.mark.parametrize("due_at", [-1, 2**53])
-def test_a_time_out_of_range_is_a_decode_error(due_at: int) -> None:
-    from dataclasses import replace
-
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"due_at": -1},
+        {"due_at": 2**53},
+        {"created_at": 2**53},
+        {"ttr_ms": -1},
+        {"ttr_ms": DAY_MS + 1},
+        {"retry_ms": (1, -1)},
+        {"retry_ms": (2**53,)},
+        {"retry_ms": (2**63 - 1,)},
+        {"retry_ms": (1,) * 33},
+        {"retry_ms": (1,) * 100_000},
+    ],
+)
+def test_a_number_out_of_range_is_a_decode_error(wrong: dict[str, Any]) -> None:
     with pytest.raises(DecodeError):
-        wire.decode(wire.encode(replace(MESSAGE, due_at=due_at)))
+        wire.decode(wire.encode(replace(MESSAGE, **wrong)))
+
+
+def test_numbers_at_their_limits_are_decoded() -> None:
+    edge = replace(MESSAGE, due_at=2**53 - 1, ttr_ms=DAY_MS, retry_ms=(0, *(2**53 - 1,) * 31))
+    assert wire.decode(wire.encode(edge)) == edge
+
+
+def test_a_count_without_elements_stalls_nobody() -> None:
+    """A record whose retry_ms are 2**31 elements of type void."""
+    data = MESSAGE_V1[:-26] + b"\x0f\x00\x07\x01\x7f\xff\xff\xff\x00\x00"
+    started = time.monotonic()
+    with pytest.raises(DecodeError):
+        wire.decode(data)
+    assert time.monotonic() - started < 0.5
 
 
 def test_a_command_is_no_message() -> None:

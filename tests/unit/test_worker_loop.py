@@ -10,19 +10,24 @@ from typing import Any
 
 import gevent
 import pytest
+import redis
 from gevent.event import Event
 
 import idl
 from soraka import wire
+from soraka.adapters.redis_store import RedisStore
 from soraka.adapters.sqlite_store import SqliteStore
 from soraka.config import WorkerConfig
 from soraka.errors import PeerUnavailable, StoreUnavailable
 from soraka.message import Callback, Command, CommandKind, Message, State, Stored
-from soraka.ports import Claim, DueId, Ended, NewMessage, Outcome, Verdict
+from soraka.ports import Claim, DueId, Ended, Move, NewMessage, Outcome, Verdict
+from tests.contract.store_kit import message, put, redis_store
+from tests.servers import Server
 from tests.unit.sinks import Seen, Sink, eventually, ok, raw, sink
 from worker.callback import Caller
 from worker.loop import Loop
 from worker.rpc import Handler
+from worker.settle import Settling
 
 OWNER = "10.0.0.1:30002"
 
@@ -381,7 +386,12 @@ def test_a_broken_record_is_dead(rig: Rig, server: Sink) -> None:
 def test_failed_messages_are_handed_back(rig: Rig, server: Sink) -> None:
     server.reply = ok(status="500 No")
     offered: list[tuple[str, DueId]] = []
-    rig.loop(hand_back=offered.extend)
+
+    def hand_back(messages: list[tuple[str, DueId]]) -> list[str]:
+        offered.extend(messages)
+        return []
+
+    rig.loop(hand_back=hand_back)
     msg_ids = rig.put(server.url, count=3, retry_ms=(30_000,))
     eventually(lambda: len(offered) == 3)
     assert {topic for topic, _ in offered} == {"orders"}
@@ -390,14 +400,35 @@ def test_failed_messages_are_handed_back(rig: Rig, server: Sink) -> None:
         assert due.due_at == pytest.approx(rig.stored(due.msg_id).due_at, abs=50)
 
 
+def test_what_went_to_another_worker_is_not_claimed_any_more(rig: Rig, server: Sink) -> None:
+    server.reply = ok(status="500 No")
+
+    def hand_back(messages: list[tuple[str, DueId]]) -> list[str]:
+        moves = [Move(due.msg_id, OWNER, "10.0.0.2:30002") for _, due in messages]
+        rig.real.assign(moves[:2])
+        return [move.msg_id for move in moves[:2]]
+
+    loop = rig.loop(hand_back=hand_back)
+    msg_ids = rig.put(server.url, count=3, retry_ms=(300,), in_ms=200)
+    eventually(lambda: len(server.seen) == 3)
+    eventually(lambda: loop.held == 1)
+    eventually(lambda: rig.real.totals().dead == 1)
+    moved = [s.msg_id for s in (s.message for s in map(rig.stored, msg_ids) if s.owner != OWNER)]
+    assert len(moved) == 2
+    gevent.sleep(0.2)
+    assert sum(rig.store.claims) == 4
+    assert calls(server) == {msg_id: 1 if msg_id in moved else 2 for msg_id in msg_ids}
+
+
+@pytest.mark.parametrize("error", [PeerUnavailable("nobody"), ValueError("a defect")])
 def test_handing_back_need_not_succeed(
-    rig: Rig, server: Sink, capsys: pytest.CaptureFixture[str]
+    rig: Rig, server: Sink, capsys: pytest.CaptureFixture[str], error: Exception
 ) -> None:
     asked = []
 
-    def hand_back(messages: list[tuple[str, DueId]]) -> None:
+    def hand_back(messages: list[tuple[str, DueId]]) -> list[str]:
         asked.append(messages)
-        raise PeerUnavailable("nobody")
+        raise error
 
     server.reply = ok(status="500 No")
     rig.loop(hand_back=hand_back)
@@ -619,6 +650,217 @@ def test_a_call_that_raises_leaks_nothing(rig: Rig, server: Sink) -> None:
     (msg_id,) = rig.put(server.url, ttr_ms=200)
     assert rig.ends(msg_id).state is State.SUCCEEDED
     eventually(lambda: loop.in_flight == 0)
+
+
+class Faulty(Switched):
+    """Fails, in ways that nobody foresaw, on a poisoned message; or once, on anything."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        super().__init__(store)
+        self.poison: str | None = None
+        self.once: set[str] = set()
+
+    def claim(self, msg_ids: Sequence[str]) -> list[Claim]:
+        self._fail_once("claim")
+        return super().claim(msg_ids)
+
+    def settle(self, outcomes: Sequence[Outcome]) -> list[bool]:
+        if self.poison in [outcome.msg_id for outcome in outcomes]:
+            raise KeyError(self.poison)
+        return super().settle(outcomes)
+
+    def due(self, owner: str, until: int, limit: int) -> list[DueId]:
+        self._fail_once("due")
+        return super().due(owner, until, limit)
+
+    def _fail_once(self, what: str) -> None:
+        if what in self.once:
+            self.once.remove(what)
+            raise KeyError(what)
+
+
+@pytest.mark.parametrize(("what", "said"), [("due", "pager.failed"), ("claim", "claim.failed")])
+def test_a_defect_in_one_turn_ends_no_loop(
+    rig: Rig, server: Sink, caplog: pytest.LogCaptureFixture, what: str, said: str
+) -> None:
+    store = Faulty(rig.real)
+    store.once = {what}
+    msg_ids = rig.put(server.url, count=3)
+    rig.loop(store=store)
+    rig.all_end(msg_ids, State.SUCCEEDED)
+    (record,) = [r for r in caplog.records if r.getMessage() == said]
+    assert record.exc_info
+
+
+def test_a_defect_in_a_turn_of_the_timer_does_not_end_it(
+    rig: Rig, server: Sink, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop = rig.loop(start=False)
+    pop_due, failed = loop._timer.pop_due, list[int]()
+
+    def failing_once(now_ms: int, limit: int) -> list[str]:
+        if not failed:
+            failed.append(1)
+            raise KeyError("a defect")
+        return pop_due(now_ms, limit)
+
+    loop._timer.pop_due = failing_once  # type: ignore[method-assign]
+    loop.start()
+    (msg_id,) = rig.put(server.url)
+    rig.ends(msg_id)
+    assert "timer.failed" in caplog.messages
+
+
+def test_an_outcome_that_cannot_be_settled_costs_no_other(
+    rig: Rig, server: Sink, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Faulty(rig.real)
+    msg_ids = rig.put(server.url, count=20, in_ms=200, ttr_ms=200)
+    store.poison = msg_ids[7]
+    loop = rig.loop(store=store)
+    others = [msg_id for msg_id in msg_ids if msg_id != store.poison]
+    rig.all_end(others, State.SUCCEEDED)
+    assert [r.__dict__["msg_id"] for r in caplog.records if r.getMessage() == "settle.dropped"]
+    poison, store.poison = store.poison, None
+    rig.all_end([poison], State.SUCCEEDED)  # its lease ran out
+    assert calls(server) == {msg_id: 2 if msg_id == poison else 1 for msg_id in msg_ids}
+    eventually(lambda: loop.in_flight == 0)
+
+
+def test_a_defect_after_settling_does_not_end_the_settler(
+    rig: Rig, server: Sink, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop = rig.loop(start=False)
+    settled, failed = loop._settler._settled, list[int]()
+
+    def failing_once(batch: list[Settling], answers: list[bool]) -> None:
+        settled(batch, answers)
+        if not failed:
+            failed.append(1)
+            raise KeyError("a defect")
+
+    loop._settler._settled = failing_once
+    loop.start()
+    (first,) = rig.put(server.url)
+    rig.ends(first)
+    (second,) = rig.put(server.url)
+    rig.ends(second)
+    assert "settler.failed" in caplog.messages
+
+
+def test_a_defect_in_a_call_is_told_and_the_message_called_again(
+    rig: Rig, server: Sink, caplog: pytest.LogCaptureFixture
+) -> None:
+    failed: list[int] = []
+
+    def call(request: Any) -> Any:
+        if not failed:
+            failed.append(1)
+            raise KeyError("a defect")
+        return rig.caller(request)
+
+    rig.loop(call=call)
+    (msg_id,) = rig.put(server.url, ttr_ms=200)
+    rig.ends(msg_id)
+    (record,) = [r for r in caplog.records if r.getMessage() == "call.failed"]
+    assert record.__dict__["msg_id"] == msg_id
+
+
+# --------------------------------------------------------------- the index
+
+
+def test_pages_are_bounded_however_much_is_held(rig: Rig, server: Sink) -> None:
+    server.reply = after(0.3)
+    asked: list[tuple[int, int]] = []
+    real = rig.store.due
+
+    def due(owner: str, until: int, limit: int) -> list[DueId]:
+        asked.append((loop.held, limit))
+        return real(owner, until, limit)
+
+    rig.store.due = due  # type: ignore[method-assign]
+    loop = rig.loop(start=False, max_held=8000, max_callbacks=5)
+    rig.put(server.url, count=9000, ttr_ms=60_000)
+    loop.start()
+    now = rig.now()
+    loop.deliver([(f"later-{i}", now + 900) for i in range(4000)])
+    eventually(lambda: any(held > 7000 and limit == 500 for held, limit in asked))
+    assert max(limit for _, limit in asked) == 5000
+
+
+@pytest.fixture
+def on_redis(redis_server: Server) -> Iterator[RedisStore]:
+    with redis_store(redis_server.url) as made:
+        yield made
+
+
+def test_ids_without_a_record_do_not_stay_in_the_index(
+    on_redis: RedisStore, redis_server: Server, server: Sink
+) -> None:
+    now = on_redis.now_ms()
+    messages = [message(now - 1) for _ in range(20)]
+    fine = message(now, callback=Callback(method="POST", url=server.url, params="{}"))
+    put(on_redis, *messages, fine, owner=OWNER)
+    with redis.Redis.from_url(redis_server.url) as admin:
+        for m in messages:
+            for key in admin.scan_iter(f"*m:{m.msg_id}"):
+                admin.delete(key)
+    claimed = Counter[str]()
+    claim = on_redis.claim
+
+    def counted(msg_ids: Sequence[str]) -> list[Claim]:
+        claimed.update(msg_ids)
+        return claim(msg_ids)
+
+    on_redis.claim = counted  # type: ignore[method-assign]
+    loop = Loop(
+        owner=OWNER,
+        store=on_redis,
+        clock=on_redis,
+        call=Caller(max_response_bytes=4096),
+        config=WorkerConfig(page_ms=100, horizon_ms=1000),
+    )
+    loop.start()
+    try:
+        eventually(lambda: on_redis.owners() == set())
+        assert on_redis.due(OWNER, 1 << 52, 100) == []
+        assert len(server.seen) == 1
+        assert claimed[messages[0].msg_id] == 1
+    finally:
+        loop.stop()
+
+
+def test_a_message_that_came_back_is_not_taken_for_dead(
+    on_redis: RedisStore, redis_server: Server, server: Sink
+) -> None:
+    """Its record was lost, and is read from the log again between two pages."""
+    m = message(on_redis.now_ms(), callback=Callback(method="POST", url=server.url, params="{}"))
+    put(on_redis, m, owner=OWNER)
+    with redis.Redis.from_url(redis_server.url) as admin:
+        (key,) = admin.scan_iter(f"*m:{m.msg_id}")
+        lost = [admin.get(key)]
+        admin.delete(key)
+        claim = on_redis.claim
+
+        def restored(msg_ids: Sequence[str]) -> list[Claim]:
+            claims = claim(msg_ids)
+            if lost:
+                admin.set(key, lost.pop())
+            return claims
+
+        on_redis.claim = restored  # type: ignore[method-assign]
+        loop = Loop(
+            owner=OWNER,
+            store=on_redis,
+            clock=on_redis,
+            call=Caller(max_response_bytes=4096),
+            config=WorkerConfig(page_ms=100, horizon_ms=1000),
+        )
+        loop.start()
+        try:
+            eventually(lambda: on_redis.totals().succeeded == 1)
+        finally:
+            loop.stop()
 
 
 # --------------------------------------------------------------- drain, liveness, Thrift

@@ -16,6 +16,11 @@ local function remembered(r, id)
   return ends and string.match(r.commands, '^[%a_]+', ends + 1)
 end
 
+-- Member of `ed`.
+local function at_door(id, command)
+  return id .. ' ' .. command[1]
+end
+
 local LAST_MOMENT = 2 ^ 53 -- the last whole millisecond that a score tells apart
 
 local function postpone(r, add_ms)

@@ -1,8 +1,9 @@
--- ARGV: clock, early window, retention, then six for each command:
+-- ARGV: clock, retention, oldest and farthest ahead an unknown id may be, how long a command
+-- waits at a door, how many may wait at all doors; then six for each command:
 --   message id, when that id was made (-1: no UUIDv7), command id, kind, add_ms, topic
--- Returns a verdict for each.
-local early_ms, retention = tonumber(ARGV[2]), ARGV[3]
-local AHEAD_MS = 60000 -- how far a submitter's clock may be ahead of ours
+-- Returns a verdict for each, or 'full'.
+local retention, early_ms, ahead_ms = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local door_ms, max_waiting = tonumber(ARGV[5]), tonumber(ARGV[6])
 local now = clock()
 
 -- Full, the door has room for one cancel still: it makes the rest needless.
@@ -15,21 +16,28 @@ local function has_room(waiting, kind)
   return true
 end
 
+local function doors_are_full()
+  redis.call('ZREMRANGEBYSCORE', PREFIX .. 'ed', '-inf', now)
+  return redis.call('ZCARD', PREFIX .. 'ed') >= max_waiting
+end
+
 local function leave_at_door(id, made, command)
-  if made < 0 or made < now - early_ms or made > now + AHEAD_MS then return 'not_found' end
+  if made < 0 or made < now - early_ms or made > now + ahead_ms then return 'not_found' end
   local key = PREFIX .. 'e:' .. id
   local waiting = redis.call('LRANGE', key, 0, -1)
   for _, packed in ipairs(waiting) do
     if cmsgpack.unpack(packed)[1] == command[1] then return 'early' end
   end
   if not has_room(waiting, command[2]) then return 'not_found' end
+  if doors_are_full() then return 'full' end
+  redis.call('ZADD', PREFIX .. 'ed', now + door_ms, at_door(id, command))
   redis.call('RPUSH', key, cmsgpack.pack(command))
-  redis.call('PEXPIRE', key, early_ms)
+  redis.call('PEXPIRE', key, door_ms)
   return 'early'
 end
 
 local verdicts = {}
-for i = 4, #ARGV, 6 do
+for i = 7, #ARGV, 6 do
   local command = {ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]}
   local r = load(ARGV[i])
   if r then

@@ -6,6 +6,7 @@
 --   ow         owners that may have pending messages
 --   hw         partition -> position of the last record applied
 --   e:<id>     commands that came before their message
+--   ed         '<id> <command id>' of each of them -> when it is forgotten
 --   dead       dead letters by when they died
 --   n          counters
 --

@@ -18,6 +18,9 @@ local function fold_early(id)
   unfold(r)
   for _, packed in ipairs(waiting) do apply(r, cmsgpack.unpack(packed), now, retention) end
   redis.call('DEL', key)
+  for _, packed in ipairs(waiting) do
+    redis.call('ZREM', PREFIX .. 'ed', at_door(id, cmsgpack.unpack(packed)))
+  end
 end
 
 local function insert(id, owner, due, record)

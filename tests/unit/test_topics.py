@@ -1,0 +1,90 @@
+"""Settings of topics: what is refused, and by which name."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from soraka.config import Config, override
+from soraka.errors import InvalidParams
+from soraka.message import MAX_DELAY_MS, Topic
+from soraka.topics import Topics, check_settings
+from soraka.wiring import open_topics
+
+
+@pytest.mark.parametrize(
+    ("field", "changes"),
+    [
+        ("business", {"business": "x" * 129}),
+        ("business", {"business": "two\nlines"}),
+        ("balance", {"balance": "fair"}),
+        ("retry", {"retry_ms": (1,) * 33}),
+        ("retry.1", {"retry_ms": (0, -1)}),
+        ("retry.0", {"retry_ms": (MAX_DELAY_MS + 1,)}),
+        ("workers", {"workers": ("10.0.0.1:1",) * 1001}),
+        ("workers.0", {"workers": ("",)}),
+        ("workers.0", {"workers": ("nonsense",)}),
+        ("workers.0", {"workers": ("10.0.0.1",)}),
+        ("workers.0", {"workers": (":30002",)}),
+        ("workers.0", {"workers": ("10.0.0.1:0",)}),
+        ("workers.0", {"workers": ("10.0.0.1:65536",)}),
+        ("workers.0", {"workers": ("10.0.0.1:٣",)}),
+        ("workers.0", {"workers": ("10.0.0.256:30002",)}),
+        ("workers.0", {"workers": ("a b:30002",)}),
+        ("workers.1", {"workers": ("10.0.0.1:30002", "1::2::3:30002")}),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(field: str, changes: dict[str, Any]) -> None:
+    with pytest.raises(InvalidParams) as caught:
+        check_settings(dataclasses.replace(Topic(name="t"), **changes))
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"retry_ms": ()},
+        {"retry_ms": (0, MAX_DELAY_MS)},
+        {"workers": ("10.0.0.1:30002", "::1:30002", "[::1]:30002", "worker-1.example:1")},
+        {"business": "Läden und Märkte", "balance": "random"},
+    ],
+)
+def test_a_right_setting_is_taken(changes: dict[str, Any]) -> None:
+    check_settings(dataclasses.replace(Topic(name="t"), **changes))
+
+
+@pytest.fixture
+def topics(tmp_path: Path) -> Iterator[Topics]:
+    config = override(
+        Config(),
+        {
+            "log": {"path": str(tmp_path / "log.db")},
+            "registry": {"path": str(tmp_path / "topics.json")},
+        },
+    )
+    with open_topics(config) as made:
+        yield made
+
+
+def test_neither_add_nor_update_takes_what_is_wrong(topics: Topics) -> None:
+    wrong = dataclasses.replace(topics.new("t"), workers=("nonsense",))
+    with pytest.raises(InvalidParams, match=r"workers\.0"):
+        topics.add(wrong)
+    assert topics.registry.topics() == {}
+    good = topics.new("t")
+    assert topics.add(good)
+    with pytest.raises(InvalidParams, match=r"workers\.0"):
+        topics.update(wrong)
+    assert topics.registry.topics() == {"t": good}
+
+
+def test_update_changes_what_is_there(topics: Topics) -> None:
+    topic = topics.new("t")
+    assert not topics.update(topic)
+    topics.add(topic)
+    changed = dataclasses.replace(topic, retry_ms=())
+    assert topics.update(changed)
+    assert topics.find("t") == changed
