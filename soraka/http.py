@@ -40,12 +40,12 @@ class _Handler(_WSGIHandler):  # type: ignore[misc]
     def read_requestline(self) -> str:
         """Empty when none comes in time: the connection is closed without a word."""
         first = self.requestline is None
-        with gevent.Timeout(self.limit_s if first else IDLE_S, _Late()):
+        with gevent.Timeout(self.limit_s if first else IDLE_S, _Late):
             line: str = super().read_requestline()
         return line
 
     def read_request(self, raw_requestline: str) -> Any:
-        with gevent.Timeout(self.limit_s, _Late()):
+        with gevent.Timeout(self.limit_s, _Late):
             return super().read_request(raw_requestline)
 
     def get_environ(self) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class _Handler(_WSGIHandler):  # type: ignore[misc]
         return environ
 
     def _sendall(self, data: bytes) -> None:
-        with gevent.Timeout(self.limit_s, _Late()):
+        with gevent.Timeout(self.limit_s, _Late):
             super()._sendall(data)
 
     def _handle_client_error(self, ex: Exception) -> Any:
@@ -70,8 +70,10 @@ class _Body(_Input):  # type: ignore[misc]
         self._handler = handler
 
     def _discard(self) -> None:
+        if self.position >= (self.content_length or 0) and not self.chunked_input:
+            return
         try:
-            with gevent.Timeout(self._handler.limit_s, _Late()):
+            with gevent.Timeout(self._handler.limit_s, _Late):
                 super()._discard()
         except _Late:
             self._handler.close_connection = True

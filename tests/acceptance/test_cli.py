@@ -63,7 +63,7 @@ def test_what_is_wrong_is_said_in_one_line(deployment: Deployment, topic: str) -
     server = f"--server=127.0.0.1:{deployment.thrift_port}"
     for arguments, told in (
         (("submit", server, topic, "ftp://x"), "callback.url"),
-        (("submit", server, topic, "http://x", "--delay", "-5"), "delay_time"),
+        (("submit", server, topic, "http://x", "--delay", "-5"), "--delay"),
         (("submit", server, topic, "http://x", "--params", "[1"), "callback.params"),
         (("show", server, "nonsense"), "no such message"),
         (("show", "--server=nowhere", "x"), "--server"),
@@ -82,7 +82,7 @@ def test_topics_of_a_deployment(deployment: Deployment) -> None:
         assert "standalone" in refused.stderr
         return
     topic = deployment.new_topic()
-    deployment.soraka("topic", "update", topic, "--business", "shop", "--retry=5", "--retry=6")
+    deployment.soraka("topic", "update", topic, "--business", "shop", "--retry=5,6")
     listed = {
         found["name"]: found
         for found in map(json.loads, deployment.soraka("topic", "list").splitlines())
