@@ -15,12 +15,11 @@ from soraka.errors import DelayTooLong, InvalidParams
 from soraka.message import (
     ID_AHEAD_MS,
     MAX_DELAY_MS,
-    MAX_RETRIES,
     Callback,
     Submission,
     id_time_ms,
 )
-from soraka.topics import check_name
+from soraka.topics import check_name, check_retry
 
 METHODS = ("GET", "POST")
 VALUES_OF_A_MESSAGE = 200
@@ -69,14 +68,6 @@ def check_delay(field: str, ms: int, *, least: int) -> None:
         raise InvalidParams(field, f"must be at least {least} ms")
     if ms > MAX_DELAY_MS:
         raise DelayTooLong(field, f"must be at most {MAX_DELAY_MS} ms (7 days)")
-
-
-def check_retry(delays: tuple[int, ...]) -> None:
-    if len(delays) > MAX_RETRIES:
-        raise InvalidParams("retry", f"must be at most {MAX_RETRIES} delays")
-    for index, delay in enumerate(delays):
-        if not 0 <= delay <= MAX_DELAY_MS:
-            raise InvalidParams(f"retry.{index}", f"must be from 0 to {MAX_DELAY_MS} ms (7 days)")
 
 
 def check_new_id(msg_id: str, now_ms: int, early_ms: int) -> None:

@@ -48,7 +48,7 @@ class ReceiveServer(BaseApplication):  # type: ignore[misc]
         settings = {
             "bind": f"fd://{self._http.fileno()}",
             "workers": receive.processes,
-            "worker_class": "gevent",
+            "worker_class": "receive_app.gunicorn_worker.DrainingWorker",
             "worker_connections": receive.max_connections,
             "keepalive": 15,
             "graceful_timeout": self._drain_s + SPARE_S,
@@ -89,6 +89,7 @@ class ReceiveServer(BaseApplication):  # type: ignore[misc]
 
         while worker.alive:
             gevent.sleep(LOOK_S)
+        gevent.spawn(worker.close_idle)
         self._drain()
 
     def _worker_exit(self, _server: Any, worker: Any) -> None:

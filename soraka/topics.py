@@ -41,9 +41,14 @@ def check_settings(topic: Topic) -> None:
             raise InvalidParams(
                 f"workers.{index}", f"{worker!r} must be ip:port, as the worker announces itself"
             )
-    if len(topic.retry_ms) > MAX_RETRIES:
+    check_retry(topic.retry_ms)
+
+
+def check_retry(delays: tuple[int, ...]) -> None:
+    """Of a topic or a message. Raises InvalidParams, field `retry` or `retry.<index>`."""
+    if len(delays) > MAX_RETRIES:
         raise InvalidParams("retry", f"must be at most {MAX_RETRIES} delays")
-    for index, delay in enumerate(topic.retry_ms):
+    for index, delay in enumerate(delays):
         if not 0 <= delay <= MAX_DELAY_MS:
             raise InvalidParams(f"retry.{index}", f"must be from 0 to {MAX_DELAY_MS} ms (7 days)")
 

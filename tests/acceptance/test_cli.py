@@ -2,9 +2,12 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,13 +37,27 @@ def test_help_teaches() -> None:
 
 def test_submit_show_add_time_cancel(deployment: Deployment, sink: Sink, topic: str) -> None:
     server = f"--server=127.0.0.1:{deployment.thrift_port}"
-    done = soraka("submit", server, topic, sink.url("/cli"), "--delay", "60000", "--method=GET")
+    done = soraka(
+        "submit",
+        server,
+        topic,
+        sink.url("/cli"),
+        "--delay=60000",
+        "--method=GET",
+        '--params={"name": "Zoë"}',
+    )
     assert done.returncode == 0, done.stderr
     msg_id = done.stdout.strip()
     deployment.wait_state(msg_id, "pending")
     before = json.loads(soraka("show", server, msg_id).stdout)
     assert (before["state"], before["topic_name"]) == ("pending", topic)
-    assert before["callback"]["request_type"] == "GET"
+    assert before["callback"] == {
+        "request_type": "GET",
+        "url": sink.url("/cli"),
+        "params": {"name": "Zoë"},
+    }
+    due = datetime.fromisoformat(before["due_at_utc"])
+    assert round(due.timestamp() * 1000) == before["due_at"]
     assert soraka("add-time", server, topic, msg_id, "500").returncode == 0
     after = json.loads(soraka("show", server, msg_id).stdout)
     assert after["due_at"] == before["due_at"] + 500
@@ -61,18 +78,49 @@ def test_submit_at_calls(deployment: Deployment, sink: Sink, topic: str) -> None
 
 def test_what_is_wrong_is_said_in_one_line(deployment: Deployment, topic: str) -> None:
     server = f"--server=127.0.0.1:{deployment.thrift_port}"
+    port = free_port()
     for arguments, told in (
         (("submit", server, topic, "ftp://x"), "callback.url"),
         (("submit", server, topic, "http://x", "--delay", "-5"), "--delay"),
+        (("submit", server, topic, "http://x", "--delay", "9" * 20), "--delay"),
+        (("submit", server, topic, "http://x", "--at", "9" * 20), "--at"),
+        (("submit", server, topic, "http://x", "--ttr", "9" * 20), "--ttr"),
+        (("submit", server, topic, "http://x", "--retry", "9" * 20), "--retry"),
+        (("submit", server, topic, "http://x", "--retry", "1,,2"), "--retry"),
         (("submit", server, topic, "http://x", "--params", "[1"), "callback.params"),
+        (("add-time", server, topic, "x", "-5"), "-5 is not in the range"),
         (("show", server, "nonsense"), "no such message"),
         (("show", "--server=nowhere", "x"), "--server"),
-        (("show", f"--server=127.0.0.1:{free_port()}", "x"), "refused"),
+        (
+            ("show", f"--server=127.0.0.1:{port}", "x"),
+            f"Error: 127.0.0.1:{port}: Connection refused",
+        ),
     ):
         done = soraka(*arguments)
         assert done.returncode != 0, arguments
         assert told in done.stderr, (arguments, done.stderr)
         assert "Traceback" not in done.stderr
+
+
+def test_a_silent_server_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        server = f"--server=127.0.0.1:{silent.getsockname()[1]}"
+        for command in (("show", "x"), ("submit", "t", "http://x"), ("cancel", "t", "x")):
+            done = soraka(*command, server, "--timeout=0.3")
+            assert done.returncode == 1
+            assert "no answer within 0.3 s: is soraka running there? (--server)" in done.stderr
+
+
+def test_topics_without_servers_fail_at_once_in_one_line() -> None:
+    nowhere = {
+        "SORAKA_LOG_ADAPTER": "kafka",
+        "SORAKA_LOG_BOOTSTRAP": "127.0.0.1:1",
+        "SORAKA_REGISTRY_ADAPTER": "zookeeper",
+        "SORAKA_REGISTRY_HOSTS": "127.0.0.1:1",
+    }
+    done = soraka("topic", "list", **nowhere)
+    assert done.returncode == 1
+    assert done.stderr == "Error: not connected to ZooKeeper at 127.0.0.1:1\n"
 
 
 def test_topics_of_a_deployment(deployment: Deployment) -> None:
@@ -83,18 +131,27 @@ def test_topics_of_a_deployment(deployment: Deployment) -> None:
         return
     topic = deployment.new_topic()
     deployment.soraka("topic", "update", topic, "--business", "shop", "--retry=5,6")
-    listed = {
-        found["name"]: found
-        for found in map(json.loads, deployment.soraka("topic", "list").splitlines())
-    }
+    listed = _listed(deployment)
     assert listed[topic]["business"] == "shop"
     assert listed[topic]["retry_ms"] == [5, 6]
+    deployment.soraka("topic", "update", topic, "--workers=10.0.0.1:1,10.0.0.2:1")
+    assert _listed(deployment)[topic]["workers"] == ["10.0.0.1:1", "10.0.0.2:1"]
+    deployment.soraka("topic", "update", topic, "--workers=", "--retry=")
+    cleared = _listed(deployment)[topic]
+    assert (cleared["workers"], cleared["retry_ms"], cleared["business"]) == ([], [], "shop")
+    with pytest.raises(AssertionError, match=r"workers\.0: 'nonsense' must be ip:port"):
+        deployment.soraka("topic", "update", topic, "--workers=nonsense")
     with pytest.raises(AssertionError, match="exists already"):
         deployment.soraka("topic", "add", topic)
     with pytest.raises(AssertionError, match="reserved"):
         deployment.soraka("topic", "add", "worker")
     with pytest.raises(AssertionError, match="does not exist"):
         deployment.soraka("topic", "update", "not-there", "--business", "x")
+
+
+def _listed(cluster: Cluster) -> dict[str, Any]:
+    topics = map(json.loads, cluster.soraka("topic", "list").splitlines())
+    return {found["name"]: found for found in topics}
 
 
 def test_a_wrong_setting_stops_the_start_by_name(tmp_path: Path) -> None:
@@ -118,8 +175,10 @@ def test_a_taken_port_stops_the_start_by_name(tmp_path: Path) -> None:
             "--thrift-port=0",
         )
         assert done.returncode == 1
-        assert str(running.http_port) in done.stderr
-        assert "Traceback" not in done.stderr
+        port = running.http_port
+        assert done.stderr == (
+            f"Error: receive.port = {port}: 127.0.0.1:{port}: Address already in use\n"
+        )
     finally:
         running.close()
 
@@ -127,3 +186,6 @@ def test_a_taken_port_stops_the_start_by_name(tmp_path: Path) -> None:
 def test_config_prints_what_is_in_force() -> None:
     done = soraka("config", SORAKA_LOG_PARTITIONS="9")
     assert "partitions = 9" in done.stdout
+    done = soraka("config", "--standalone")
+    assert "auto_create = true" in done.stdout
+    assert "auto_create = false" in soraka("config").stdout

@@ -93,7 +93,9 @@ def test_receive_answers_while_servers_are_away(tmp_path: Path) -> None:
         with pytest.raises(idl.soraka.Unavailable):
             client.call("get", msg_id="x")
         client.close()
-        assert stopped(process) < PROMPTLY_S
+        with requests.Session() as idle:  # as a balancer has them
+            assert idle.get(f"{url}/healthz", timeout=2).status_code == 200
+            assert stopped(process) < PROMPTLY_S
 
 
 @pytest.mark.parametrize("away", ["redis_server", "kafka_server", "zookeeper_server"])
@@ -273,5 +275,5 @@ def test_a_file_that_is_no_database_is_said_by_name(tmp_path: Path) -> None:
 
 def test_ctrl_c_while_it_waits_ends_it(tmp_path: Path) -> None:
     with running(["center"], NOWHERE, tmp_path / "log") as process:
-        wait_until(lambda: "start.waiting" in process.output(), 15, process.output)
+        wait_until(lambda: "health.listening" in process.output(), 15, process.output)
         assert process._end(signal.SIGINT) == 0
