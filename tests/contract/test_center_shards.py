@@ -126,7 +126,6 @@ class Rig:
         return sum(stored is None for stored in self.store.get(self.ids))
 
 
-
 @pytest.fixture
 def rig(redis_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     made = Rig(redis_server.url.rpartition("/")[0] + "/15", monkeypatch)
