@@ -22,6 +22,7 @@ from gevent.pywsgi import WSGIServer
 from soraka import __version__
 from soraka.config import ProcessConfig
 from soraka.errors import LogUnavailable, RegistryUnavailable, StoreUnavailable, Unavailable
+from soraka.http import make_server
 from soraka.message import Instance
 from soraka.metrics import Metrics
 from soraka.ports import Log, Registry, StoreReader
@@ -256,7 +257,7 @@ def serve_health(
     roles: Sequence[Role], metrics: Metrics, listener: socket.socket, host: str
 ) -> WSGIServer:
     """Starts the health server; it shows the roles that `roles` holds at each request."""
-    server = WSGIServer(listener, health_app(roles, metrics), log=None)
+    server = make_server(listener, health_app(roles, metrics))
     server.start()
     log.info("health.listening", extra={"address": at(host, int(server.server_port or 0))})
     return server
