@@ -128,6 +128,9 @@ def test_a_server_may_start_after_us(
         cluster.wait_ready()
         sink.wait(cluster.submit(cluster.new_topic(), sink.url("/late"), delay_time=0))
         assert "Traceback" not in cluster.output()
+        stopped(waiting)
+        lost = waiting.output().count('"state": "LOST"')
+        assert lost == 0 or away == "zookeeper_server", waiting.output()
     finally:
         cluster.close()
 
