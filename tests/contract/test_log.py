@@ -495,6 +495,12 @@ def test_kafka_outage_in_bounded_memory(kafka_server: Server, open_kafka: Opener
     bring_back(log)
 
 
+def _stands_still(pid: int) -> bool:
+    """All its threads: SIGSTOP takes a moment to reach each of them."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return all((t / "stat").read_text().rpartition(") ")[2][0] == "T" for t in tasks)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_kafka_that_hangs(kafka_server: Server, open_kafka: Opener) -> None:
@@ -506,6 +512,7 @@ def test_kafka_that_hangs(kafka_server: Server, open_kafka: Opener) -> None:
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     try:
+        eventually(lambda: _stands_still(pid))
         fails_in_time(log, 1)
         with pytest.raises(LogUnavailable):
             log.check()

@@ -145,4 +145,5 @@ def test_the_budget_is_exact(of, per: int) -> None:  # type: ignore[no-untyped-d
 def test_the_worst_is_refused_at_once(data: bytes) -> None:
     started = time.perf_counter()
     assert not passes(data + b"\0", 50_000)
-    assert time.perf_counter() - started < 0.1
+    # 0.02 to 0.1 s here; thriftpy2 alone takes seconds to minutes for them
+    assert time.perf_counter() - started < 1
