@@ -4,10 +4,8 @@
     ├── InvalidParams            a request is wrong: the field and the reason
     │   ├── ReservedTopicName
     │   ├── UnknownService
-    │   ├── TooManyMessages
     │   ├── DelayTooLong
     │   └── BodyTooLarge
-    ├── Unauthorized
     ├── MessageNotFound
     ├── TopicNotFound
     ├── TooLate
@@ -54,10 +52,6 @@ class UnknownService(InvalidParams):
     code = 403
 
 
-class TooManyMessages(InvalidParams):
-    code = 404
-
-
 class DelayTooLong(InvalidParams):
     code = 501
 
@@ -65,11 +59,6 @@ class DelayTooLong(InvalidParams):
 class BodyTooLarge(InvalidParams):
     code = 413
     status = 413
-
-
-class Unauthorized(SorakaError):
-    code = 406
-    status = 401
 
 
 class MessageNotFound(SorakaError):
