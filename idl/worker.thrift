@@ -11,7 +11,32 @@ exception WrongIncarnation {
   1: required string incarnation
 }
 
+/** What a worker has on its hands. Source of the load that center balances by. */
+struct Load {
+  /** Messages in memory that wait for their time: those of the near future. */
+  1: required i64 held
+  /** Messages being claimed, called or settled. */
+  2: required i64 in_flight
+  /** Share of one core that the process used of late: 1.0 is all of it. */
+  3: required double cpu
+  4: required i64 memory_bytes
+  /** How long ago the slowest of its loops turned, ms. */
+  5: required i64 last_turn_ms
+  6: required bool draining
+  /** By how many ms the wall clock of its host is ahead of the store's clock. */
+  7: required i64 clock_skew_ms
+}
+
 service Worker {
   /** Tells of messages owned by this worker. Returns how many were new. Safe to repeat. */
   i32 deliver(1: string incarnation, 2: list<Due> messages) throws (1: WrongIncarnation wrong)
+
+  /** Asked by each center once a second. Safe to repeat. */
+  Load heartbeat(1: string incarnation) throws (1: WrongIncarnation wrong)
+
+  /**
+   * Has the worker leave, as SIGTERM does: it takes nothing new, its messages go to others, its
+   * calls under way are finished, it ends. Returns at once. Safe to repeat.
+   */
+  void drain(1: string incarnation) throws (1: WrongIncarnation wrong)
 }

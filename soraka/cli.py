@@ -16,8 +16,7 @@ import click
 
 from soraka import __version__, config
 from soraka.errors import ConfigError, PeerUnavailable, SorakaError, TopicNotFound
-from soraka.message import MAX_DELAY_MS
-from soraka.topics import BALANCES
+from soraka.message import BALANCES, MAX_DELAY_MS
 
 _CONFIG = click.option(
     "--config",

@@ -13,6 +13,15 @@ MAX_DELAY_MS = 7 * DAY_MS
 DEFAULT_TTR_MS = 1000
 DEFAULT_RETRY_MS = (1_000, 10_000, 60_000, 300_000, 3_000_000)
 MAX_RETRIES = 32
+DEFAULT_WEIGHT = 100
+BALANCES = (
+    "round_robin",
+    "random",
+    "weighted_round_robin",
+    "weighted_random",
+    "least_loaded",
+)
+WEIGHTS = ("instance", "load")
 ID_AHEAD_MS = 60_000
 """How far ahead of our clock the time of a new msg_id may be: the clocks of submitters."""
 NO_OWNER = "-"
@@ -108,6 +117,9 @@ class Topic:
     """Settings of a topic. Source: the registry.
 
     `workers` are the instances that may hold its messages; empty means every live one.
+    `balance` is one of BALANCES, `weigh_by` one of WEIGHTS: weights set by hand at the instances,
+    or what they report of their load. `max_concurrent_dispatches` bounds the callbacks of this
+    topic under way at one worker; 0: only the worker's own limits do.
     """
 
     name: str
@@ -115,19 +127,27 @@ class Topic:
     worker_num: int = 0
     workers: tuple[str, ...] = ()
     balance: str = "round_robin"
+    weigh_by: str = "instance"
+    max_concurrent_dispatches: int = 0
     retry_ms: tuple[int, ...] = DEFAULT_RETRY_MS
     created_at: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
-    """A live process of a service. `address` is ip:port; `incarnation` differs at each start."""
+    """A live process of a service. `address` is ip:port; `incarnation` differs at each start.
+
+    `weight` is its share of new messages beside the others, set by hand; 0 takes none. One that
+    is `draining` takes nothing new and has what it holds taken over.
+    """
 
     service: str
     address: str
     incarnation: str
     started_at: int = 0
     version: str = ""
+    weight: int = DEFAULT_WEIGHT
+    draining: bool = False
 
 
 def id_time_ms(msg_id: str) -> int | None:

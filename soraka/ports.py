@@ -1,11 +1,11 @@
-"""The three ports: Log, Store (in two halves), Registry.
+"""The three ports: Log, Store (in three parts), Registry.
 
 Each is batch-first and has two adapters in `soraka/adapters/` which pass the same contract
 tests in `tests/contract/`. Driver errors never pass a port: a server that does not answer in
 time raises the `Unavailable` of its port, and the effect of that call is then unknown.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -76,6 +76,10 @@ class Consumer(Protocol):
         """Notes the last position done per partition: a hint for lag figures and for where a
         new member starts to read. Failures are logged, not raised."""
 
+    def committed(self) -> Mapping[str, int]:
+        """The positions that this group has committed, of all partitions, whoever has them.
+        Raises LogUnavailable."""
+
     def lag(self) -> int:
         """Records after what was polled, over the assigned partitions; an estimate."""
 
@@ -103,6 +107,13 @@ class Log(Protocol):
     def consumer(self, group: str) -> Consumer:
         """A new member of `group`, over all topics. Starts at the committed position, or at
         the oldest record kept."""
+
+    def spans(self) -> Mapping[str, tuple[int, int]]:
+        """As Consumer.span, for every partition of every topic. Raises LogUnavailable."""
+
+    def replay(self, since_ms: int) -> Iterator[Batch]:
+        """The records appended at or after that time, of all topics, in order per partition, up
+        to where the log ended at the call. Belongs to no group. Raises LogUnavailable."""
 
     def check(self) -> None:
         """Raises LogUnavailable when the log does not answer now."""
@@ -150,6 +161,7 @@ class ClaimKind(StrEnum):
     LATER = "later"
     BUSY = "busy"
     GONE = "gone"
+    UNKNOWN = "unknown"
 
 
 class Claim(NamedTuple):
@@ -160,7 +172,8 @@ class Claim(NamedTuple):
     message. `tries` counts the attempts from 1, released ones left out: it is what a retry
     schedule goes by and what the callback is told.
     LATER: not due; `at` is the due time. BUSY: another lease runs; `at` is its end. GONE:
-    finished or unknown. In these three the rest is empty.
+    finished, or no such message. UNKNOWN: the shard it lives in did not answer, or has
+    restarted and no one has vouched for it yet; ask again. In these four the rest is empty.
     """
 
     kind: ClaimKind
@@ -241,10 +254,6 @@ class Store(Protocol):
         message is dropped: in the log it comes after its message.
         """
 
-    def rewind(self, partition: str, position: int) -> None:
-        """Sets the positions of all shards that stand after `position` back to it: the log has
-        lost what came after, and gives those positions anew. Nothing else changes."""
-
     def command(self, commands: Sequence[Command]) -> list[Verdict]:
         """Applies commands now; one verdict each, in order.
 
@@ -257,20 +266,52 @@ class Store(Protocol):
         """
 
     def claim(self, msg_ids: Sequence[str]) -> list[Claim]:
-        """Takes a lease of ttr + margin on each that is due; one answer each, in order."""
+        """Takes a lease of ttr + margin on each that is due; one answer each, in order.
+
+        UNKNOWN for those whose shard alone is out of reach; StoreUnavailable when all are."""
 
     def settle(self, outcomes: Sequence[Outcome]) -> list[bool]:
         """Ends attempts. False: stale, the attempt is not the current one or the message is
         finished; nothing changed. A finished record is kept for its retention."""
 
     def due(self, owner: str, until: int, limit: int) -> list[DueId]:
-        """Unfinished messages of `owner` to be looked at before `until`, soonest first."""
+        """Unfinished messages of `owner` to be looked at before `until`, soonest first.
+
+        Of the shards within reach; StoreUnavailable when none is."""
 
     def assign(self, moves: Sequence[Move]) -> list[int | None]:
         """Changes owners and nothing else. The time to look at each, or None if not moved."""
 
     def close(self) -> None:
         """Safe to repeat."""
+
+
+class StoreTail(Protocol):
+    """For when log and store no longer fit: one of them has lost its tail, or all."""
+
+    def rewind(self, partition: str, position: int) -> None:
+        """Sets the positions of all shards that stand after `position` back to it: the log has
+        lost what came after, and gives those positions anew. Nothing else changes."""
+
+    def adopt(self, positions: Mapping[str, int]) -> int:
+        """Gives these positions, by partition, to each shard that has not one position, in one
+        atomic step per shard; returns how many shards those were.
+
+        A shard that once had read the log and has no position now has lost everything. What it
+        held is not called again on its own account: most of that was called before.
+        """
+
+    def restarts(self) -> frozenset[str]:
+        """The server processes that answer no claims since they started; empty when none.
+
+        A server that was killed may come back without its last second, in which a cancel was
+        confirmed. So a new process of it answers UNKNOWN until someone vouches for it.
+        """
+
+    def vouch(self, processes: frozenset[str]) -> None:
+        """Has these processes answer claims. The caller got them from `restarts`, and has seen
+        since that every shard holds the log up to where it ended after that. A process that has
+        ended meanwhile is left out: its successor is another one."""
 
 
 class Totals(NamedTuple):
@@ -291,7 +332,15 @@ class StoreReader(Protocol):
         """The store's clock, ms since the epoch."""
 
     def owners(self) -> set[str]:
-        """Owners that have unfinished messages."""
+        """Owners that have unfinished messages, in the shards within reach; StoreUnavailable
+        when none is."""
+
+    def scan(self, owner: str, cursor: str, limit: int) -> tuple[list[DueId], str]:
+        """Unfinished messages of `owner`, in no order, about `limit` at a time.
+
+        Begins with the cursor '', goes on with the one returned, and has ended when that is ''.
+        A message that `owner` has all the while is given at least once.
+        """
 
     def get(self, msg_ids: Sequence[str]) -> list[Stored | None]:
         """One answer each, in order; None when unknown or past its retention."""
@@ -303,7 +352,7 @@ class StoreReader(Protocol):
         """O(shards + owners)."""
 
 
-class FullStore(Store, StoreReader, Protocol):
+class FullStore(Store, StoreTail, StoreReader, Protocol):
     """What an adapter is."""
 
 
@@ -316,7 +365,8 @@ class Registry(Protocol):
 
     def register(self, instance: Instance) -> None:
         """Announces this process until `unregister` or `close`, over lost sessions too. An
-        older announcement of the same address by another incarnation is replaced."""
+        older announcement of the same address is replaced, be it by another incarnation or by
+        this one, which may announce itself again with other words (draining)."""
 
     def unregister(self, instance: Instance) -> None:
         """Safe to repeat."""

@@ -7,12 +7,11 @@ from ipaddress import ip_address
 
 from soraka.config import TopicsConfig
 from soraka.errors import InvalidParams, ReservedTopicName, TopicNotFound
-from soraka.message import MAX_DELAY_MS, MAX_RETRIES, RESERVED_TOPICS, Topic
+from soraka.message import BALANCES, MAX_DELAY_MS, MAX_RETRIES, RESERVED_TOPICS, Topic
 from soraka.ports import Log, Registry
 
 MAX_BUSINESS = 128
 MAX_WORKERS = 1000
-BALANCES = ("round_robin", "random")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _HOST_NAME = re.compile(r"(?=[^.])[A-Za-z0-9._-]{1,253}")
 _PORT = re.compile(r"[1-9][0-9]{0,4}")
