@@ -76,10 +76,6 @@ class Consumer(Protocol):
         """Notes the last position done per partition: a hint for lag figures and for where a
         new member starts to read. Failures are logged, not raised."""
 
-    def committed(self) -> Mapping[str, int]:
-        """The positions that this group has committed, of all partitions, whoever has them.
-        Raises LogUnavailable."""
-
     def lag(self) -> int:
         """Records after what was polled, over the assigned partitions; an estimate."""
 
@@ -87,7 +83,21 @@ class Consumer(Protocol):
         """Leaves the group. Safe to repeat."""
 
 
-class Log(Protocol):
+class LogReader(Protocol):
+    """Questions about the whole log, asked by no member of a group. All raise LogUnavailable."""
+
+    def spans(self) -> Mapping[str, tuple[int, int]]:
+        """As Consumer.span, for every partition of every topic."""
+
+    def committed(self, group: str) -> Mapping[str, int]:
+        """The positions that a group has committed, for the partitions where it has."""
+
+    def replay(self, since_ms: int) -> Iterator[Batch]:
+        """The records appended at or after that time by the log's clock, of all topics, in order
+        per partition, up to where the log ended at the call."""
+
+
+class Log(LogReader, Protocol):
     """Durable, partitioned, replayable: partition = crc32(key) mod partitions."""
 
     def create_topic(self, topic: str) -> None:
@@ -107,13 +117,6 @@ class Log(Protocol):
     def consumer(self, group: str) -> Consumer:
         """A new member of `group`, over all topics. Starts at the committed position, or at
         the oldest record kept."""
-
-    def spans(self) -> Mapping[str, tuple[int, int]]:
-        """As Consumer.span, for every partition of every topic. Raises LogUnavailable."""
-
-    def replay(self, since_ms: int) -> Iterator[Batch]:
-        """The records appended at or after that time, of all topics, in order per partition, up
-        to where the log ended at the call. Belongs to no group. Raises LogUnavailable."""
 
     def check(self) -> None:
         """Raises LogUnavailable when the log does not answer now."""

@@ -1,9 +1,12 @@
 """What the Kafka clients share: their errors, and opening them without leftovers."""
 
+import base64
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from uuid import UUID
 
+from kafka import TopicPartition
 from kafka.errors import (
     InvalidTopicError,
     KafkaError,
@@ -15,6 +18,7 @@ from kafka.net.compat import KafkaNetClient
 from kafka.net.inet import KafkaNetSocket
 
 from soraka.errors import BodyTooLarge, InvalidParams, LogUnavailable, TopicNotFound
+from soraka.ports import Logged
 
 RECONNECT_MAX_MS = 1000
 DIRECT = "soraka-direct"
@@ -77,3 +81,16 @@ def opened(make: Callable[..., Any], **settings: Any) -> tuple[Any, Any]:
             each.close()
         raise
     return client, made[0]
+
+
+def partition_name(tp: TopicPartition, topic_id: UUID | None) -> str:
+    """`<topic>/<number>@<topic id>`: a topic that was deleted and made again has others."""
+    # as Kafka's own tools print ids; brokers before 2.8 have none
+    made = "" if topic_id is None else base64.urlsafe_b64encode(topic_id.bytes).decode()[:22]
+    return f"{tp.topic}/{tp.partition}@{made}"
+
+
+def logged(record: Any) -> Logged:
+    """Others may write to a topic too: one without key or value is handed on, not choked on."""
+    key = (record.key or b"").decode(errors="replace")
+    return Logged(record.offset, key, record.value or b"")

@@ -1,6 +1,5 @@
 """One member of a consumer group, over all topics with the prefix."""
 
-import base64
 import itertools
 import logging
 import re
@@ -17,9 +16,9 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from kafka.errors import KafkaError
 from kafka.future import Future
 
-from soraka.adapters.kafka_client import opened, translated
+from soraka.adapters.kafka_client import logged, opened, partition_name, translated
 from soraka.errors import LogUnavailable
-from soraka.ports import Batch, Logged
+from soraka.ports import Batch
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +166,7 @@ class KafkaLogConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def _own(self, tp: TopicPartition) -> _Owned:
         topic_id = self._cluster.topic_id(tp.topic)
-        owned = _Owned(next(self._epochs), _name(tp, topic_id), topic_id)
+        owned = _Owned(next(self._epochs), partition_name(tp, topic_id), topic_id)
         self._owned[tp] = owned
         return owned
 
@@ -179,7 +178,7 @@ class KafkaLogConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         if owned.joined and first != owned.position:
             owned.epoch = next(self._epochs)
         owned.position, owned.joined = last + 1, True
-        return Batch(owned.name, owned.epoch, [_logged(record) for record in records])
+        return Batch(owned.name, owned.epoch, [logged(record) for record in records])
 
     def _send_commit(self) -> None:
         """One request at a time; what comes meanwhile goes together into the next."""
@@ -228,15 +227,3 @@ def _remember_joins(coordinator: Any) -> None:
         return await join_group(timeout_ms=timeout_ms)
 
     coordinator.join_group_async = join_group_async
-
-
-def _name(tp: TopicPartition, topic_id: UUID | None) -> str:
-    # as Kafka's own tools print ids; brokers before 2.8 have none
-    made = "" if topic_id is None else base64.urlsafe_b64encode(topic_id.bytes).decode()[:22]
-    return f"{tp.topic}/{tp.partition}@{made}"
-
-
-def _logged(record: Any) -> Logged:
-    # Others may write to a topic too: a record without key or value is handed on, not choked on.
-    key = (record.key or b"").decode(errors="replace")
-    return Logged(record.offset, key, record.value or b"")

@@ -1,6 +1,6 @@
 """The Log on Kafka: one Kafka topic, with a prefix, for each topic of ours."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import gevent
 from kafka.admin import KafkaAdminClient
@@ -9,8 +9,9 @@ from kafka.errors import TopicAlreadyExistsError
 from soraka.adapters.kafka_client import opened, translated
 from soraka.adapters.kafka_consumer import KafkaLogConsumer
 from soraka.adapters.kafka_producer import DurableProducer
+from soraka.adapters.kafka_reader import KafkaReader
 from soraka.errors import LogUnavailable, TopicNotFound
-from soraka.ports import Consumer, Record
+from soraka.ports import Batch, Consumer, Record
 
 CHECK_S = 2.0
 SEEN_EVERY_S = 0.05
@@ -52,6 +53,12 @@ class KafkaLog:
             max_inflight_bytes=max_inflight_bytes,
             client_id=client_id,
         )
+        self._reader = KafkaReader(
+            bootstrap=bootstrap,
+            topic_prefix=topic_prefix,
+            timeout_ms=append_timeout_ms,
+            client_id=client_id,
+        )
 
     def create_topic(self, topic: str) -> None:
         self._create(self._prefix + topic)
@@ -79,6 +86,15 @@ class KafkaLog:
             client_id=self._client_id,
         )
 
+    def spans(self) -> Mapping[str, tuple[int, int]]:
+        return self._reader.spans()
+
+    def committed(self, group: str) -> Mapping[str, int]:
+        return self._reader.committed(group)
+
+    def replay(self, since_ms: int) -> Iterator[Batch]:
+        return self._reader.replay(since_ms)
+
     def check(self) -> None:
         self._producer.check(min(CHECK_S, self._timeout_ms / 1000))
 
@@ -100,7 +116,11 @@ class KafkaLog:
             "num_partitions": self._partitions,
             "replication_factor": self._replication,
             # An acknowledgement of the leader alone would not outlive it.
-            "configs": {"min.insync.replicas": str(max(1, self._replication - 1))},
+            # The broker's own time: a submitter's clock may be wrong, and `replay` goes by it.
+            "configs": {
+                "min.insync.replicas": str(max(1, self._replication - 1)),
+                "message.timestamp.type": "LogAppendTime",
+            },
         }
         with translated():
             admin, _ = opened(

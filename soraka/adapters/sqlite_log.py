@@ -9,7 +9,8 @@ import sqlite3
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from gevent.event import Event
@@ -39,6 +40,7 @@ CREATE TABLE IF NOT EXISTS committed (
 APPEND = "INSERT INTO records (key, value, appended_at) VALUES (?, ?, ?)"
 APPEND_DEAD_LETTER = "INSERT INTO dead_letters (key, value, appended_at) VALUES (?, ?, ?)"
 READ = "SELECT position, key, value FROM records WHERE position >= ? ORDER BY position LIMIT ?"
+SINCE = "SELECT min(position) FROM records WHERE appended_at >= ?"
 COMMITTED = "SELECT position FROM committed WHERE consumer_group = ?"
 COMMIT = """
 INSERT INTO committed VALUES (?, ?)
@@ -108,6 +110,25 @@ class SqliteLog:
         made = SqliteLogConsumer(self, self._thread, group, self._retention_ms)
         self._consumers.add(made)
         return made
+
+    def spans(self) -> Mapping[str, tuple[int, int]]:
+        return {self.partition: self._thread.run(_span)}
+
+    def committed(self, group: str) -> Mapping[str, int]:
+        found = self._thread.run(lambda db: db.execute(COMMITTED, (group,)).fetchone())
+        return {self.partition: found[0]} if found and found[0] > 0 else {}
+
+    def replay(self, since_ms: int) -> Iterator[Batch]:
+        end = self.last
+        (start,) = self._thread.run(lambda db: db.execute(SINCE, (since_ms,)).fetchone())
+        while start is not None and start <= end:
+            records = [
+                r for r in self._thread.run(partial(_read, start=start)) if r.position <= end
+            ]
+            if not records:
+                return
+            yield Batch(self.partition, 1, records)
+            start = records[-1].position + 1
 
     def check(self) -> None:
         self._thread.run(lambda db: db.execute("SELECT 1").fetchone())

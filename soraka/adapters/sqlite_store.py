@@ -6,12 +6,12 @@ knows its position in the log, so what it lost is read again. Commands alone are
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from soraka.adapters.sqlite_store_rows import DEAD, DUE, SCHEMA, Rows
+from soraka.adapters.sqlite_store_rows import DEAD, DUE, SCAN, SCHEMA, Rows
 from soraka.adapters.sqlite_thread import SqliteThread
 from soraka.adapters.store_rules import Row, Rules, new_row
 from soraka.errors import Gap, StoreUnavailable
@@ -102,6 +102,16 @@ class SqliteStore:
 
         self._run(work)
 
+    def adopt(self, positions: Mapping[str, int]) -> int:
+        return int(self._run(lambda rows: rows.adopt(positions)))
+
+    def restarts(self) -> frozenset[str]:
+        """None: what was confirmed here is not lost with the process."""
+        return frozenset()
+
+    def vouch(self, processes: frozenset[str]) -> None:
+        """Nothing asks for it."""
+
     def command(self, commands: Sequence[Command]) -> list[Verdict]:
         # durable: once confirmed, a cancel must not be undone by what power loss undoes
         return self._run(lambda rows: [self._command(rows, c) for c in commands], durable=True)
@@ -129,6 +139,16 @@ class SqliteStore:
 
     def owners(self) -> set[str]:
         return {name for (name,) in self._query("SELECT name FROM owner WHERE pending > 0")}
+
+    def scan(self, owner: str, cursor: str, limit: int) -> tuple[list[DueId], str]:
+        # by id, which never changes; others' messages are passed over
+        found = self._query(SCAN, (cursor, limit))
+        ids = [
+            DueId(at, msg_id)
+            for msg_id, at, whose, state in found
+            if (whose, state) == (owner, State.PENDING)
+        ]
+        return ids, found[-1][0] if len(found) == limit else ""
 
     def get(self, msg_ids: Sequence[str]) -> list[Stored | None]:
         found = self._run(lambda rows: [rows.load(msg_id) for msg_id in msg_ids])

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from soraka.adapters import store_rules
@@ -58,6 +58,7 @@ DEAD = (
     "SELECT msg_id FROM message INDEXED BY message_dead"
     " WHERE state = 'dead' AND finished_at < ? ORDER BY finished_at DESC, msg_id DESC LIMIT ?"
 )
+SCAN = "SELECT msg_id, look_at, owner, state FROM message WHERE msg_id > ? ORDER BY msg_id LIMIT ?"
 # in the order of the fields of store_rules.Row
 _COLUMNS = (
     "msg_id, topic, owner, ttr_ms, due_at, body, state, lease_until, attempt, tries,"
@@ -198,6 +199,13 @@ class Rows:
 
     def set_position(self, partition: str, last: int) -> None:
         self._connection.execute("INSERT OR REPLACE INTO position VALUES (?, ?)", (partition, last))
+
+    def adopt(self, positions: Mapping[str, int]) -> bool:
+        """Takes these positions when there is none at all."""
+        if not positions or self._connection.execute("SELECT 1 FROM position LIMIT 1").fetchone():
+            return False
+        self._connection.executemany("INSERT INTO position VALUES (?, ?)", positions.items())
+        return True
 
     def purge(self, handled: int) -> None:
         """Removes records past their retention: a bounded number, more than `handled`."""

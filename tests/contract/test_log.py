@@ -417,6 +417,70 @@ def test_a_waiting_poll_lets_others_run(log: Log, consume: Consume) -> None:
     assert next(ticks) > 20
 
 
+# --------------------------------------------------------------------------- the whole log
+
+
+def test_spans_are_those_of_the_partitions(log: Log, consume: Consume) -> None:
+    empty = log.spans()
+    assert empty
+    assert all(oldest == end for oldest, end in empty.values())
+    log.append("orders", records(40))
+    consumer = consume(log)
+    drain(consumer, 40)
+    assert dict(log.spans()) == {p: consumer.span(p) for p in consumer.assigned()}
+    assert sum(end - oldest for oldest, end in log.spans().values()) == 40
+
+
+def test_committed_is_what_the_group_has_committed(log: Log, consume: Consume) -> None:
+    log.append("orders", records(40))
+    assert log.committed("nobody") == {}
+    consumer = consume(log)
+    positions = {batch.partition: batch.last for batch in drain(consumer, 40)}
+    assert log.committed(GROUP) == {}
+    consumer.commit(positions)
+    eventually(lambda: log.committed(GROUP) == positions)
+    assert log.committed("nobody") == {}
+
+
+def test_replay_begins_at_a_time_and_ends_where_the_log_ended(log: Log, consume: Consume) -> None:
+    log.create_topic("bills")
+    log.append("orders", records(30))
+    gevent.sleep(0.05)  # apart by more than the log's clock tells
+    since = int(time.time() * 1000)
+    gevent.sleep(0.05)
+    log.append("orders", records(30, start=30))
+    log.append("bills", records(30, start=60))
+    assert numbers(list(log.replay(0))) == list(range(90))
+    replay = log.replay(since)
+    batches = [next(replay)]
+    log.append("orders", records(30, start=90))
+    batches += replay
+    assert numbers(batches) == list(range(30, 90))
+    assert {batch.partition for batch in batches} <= set(log.spans())
+    assert list(log.replay(since + 3_600_000)) == []
+    # it is of no group: nothing is committed, and who comes next reads everything
+    assert numbers(drain(consume(log), 120)) == list(range(120))
+
+
+def test_replay_keeps_the_order_of_a_key(log: Log) -> None:
+    log.append("orders", records(5000))
+    by_key: dict[str, list[int]] = {}
+    for record in flat(list(log.replay(0))):
+        by_key.setdefault(record.key, []).append(int(record.value))
+    assert sum(map(len, by_key.values())) == 5000
+    assert all(values == sorted(values) for values in by_key.values())
+
+
+def test_the_whole_log_while_it_is_away(kafka_server: Server, open_kafka: Opener) -> None:
+    log = open_kafka(append_timeout_ms=500)
+    log.create_topic("orders")
+    with kafka_server.outage():
+        for question in (log.spans, lambda: log.committed(GROUP), lambda: list(log.replay(0))):
+            with pytest.raises(LogUnavailable):
+                question()
+    assert len(log.spans()) == 4
+
+
 # --------------------------------------------------------------------------- Kafka
 
 
