@@ -127,6 +127,7 @@ def on_redis(url: str, shards: int, batch: int) -> Bench:
         return float(cpu["used_cpu_user_main_thread"] + cpu["used_cpu_sys_main_thread"])
 
     store = RedisStore(url=url, shards=shards, **SETTINGS)
+    store.vouch(store.restarts())
     return Bench(store, batch, server_s, lambda: int(client.info("memory")["used_memory"]))
 
 

@@ -81,6 +81,9 @@ def open_store(config: Config) -> FullStore:
         with _refusing("store.url"):
             store: object = RedisStore(
                 url=c.url,
+                mode=c.redis_mode,
+                sentinel_master=c.sentinel_master,
+                sentinel_password=c.sentinel_password,
                 shards=c.shards,
                 retention_ms=c.retention_ms,
                 dead_retention_ms=c.dead_retention_ms,

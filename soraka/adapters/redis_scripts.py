@@ -1,16 +1,14 @@
-"""Lua scripts and plain commands on Redis, one round trip for all shards of a call."""
+"""Lua scripts and plain commands on the shards, one round trip per server for a call."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from redis import BlockingConnectionPool, Redis
-from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
-from redis.retry import Retry
+from redis.exceptions import AskError, NoScriptError, RedisError, TryAgainError
 
+from soraka.adapters.redis_node import Arg, Command, Topology
+from soraka.adapters.redis_send import send
 from soraka.errors import StoreUnavailable
 
 _LUA = Path(__file__).parent / "lua"
@@ -18,13 +16,15 @@ _LUA = Path(__file__).parent / "lua"
 _PARTS = {
     "schedule": ("#!lua", ("common", "apply")),
     "command": ("#!lua flags=allow-oom", ("common", "apply")),
-    "claim": ("#!lua flags=allow-oom", ("common",)),
+    "claim": ("#!lua flags=allow-oom", ("common", "era")),
     "settle": ("#!lua flags=allow-oom", ("common",)),
     "assign": ("#!lua flags=allow-oom", ("common",)),
     "rewind": ("#!lua flags=allow-oom", ("common",)),
+    "adopt": ("#!lua flags=allow-oom", ("common",)),
+    "vouch": ("#!lua flags=allow-oom", ("common", "era")),
     "owners": ("#!lua flags=allow-oom", ("common",)),
+    "scan": ("#!lua flags=allow-oom", ("common", "era")),
 }
-Arg = str | bytes | int
 
 
 def load_scripts(directory: Path = _LUA) -> dict[str, str]:
@@ -35,79 +35,84 @@ def load_scripts(directory: Path = _LUA) -> dict[str, str]:
     }
 
 
-class RedisScripts:
-    """A pool of connections, and the scripts. Whatever Redis refuses is StoreUnavailable."""
+def prefix(shard: int) -> str:
+    """Of all keys of a shard; its braces keep them in one slot of a cluster."""
+    return f"{{{shard}}}:"
 
-    def __init__(
-        self, *, url: str, timeout_ms: int, max_connections: int, sources: Mapping[str, str]
-    ) -> None:
+
+class RedisScripts:
+    """Runs scripts and commands. Whatever Redis refuses is StoreUnavailable."""
+
+    def __init__(self, topology: Topology, sources: Mapping[str, str]) -> None:
+        self._topology = topology
         self._sources = sources
         self._shas = {
             name: hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
             for name, source in sources.items()
         }
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=max_connections,
-            timeout=timeout_ms / 1000,
-            socket_timeout=timeout_ms / 1000,
-            socket_connect_timeout=timeout_ms / 1000,
-            # A claim sent twice answers BUSY to its own lease, so nothing is repeated here. A
-            # connection that the server closed is seen when it is taken from the pool.
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-        )
-        self._redis = Redis(connection_pool=pool)
 
-    def run(self, name: str, calls: Sequence[tuple[str, Sequence[Arg]]]) -> list[Any]:
-        """Runs a script once per (key prefix, arguments); one reply each, in order.
+    def run(self, name: str, calls: Sequence[tuple[int, Sequence[Arg]]]) -> list[Any]:
+        """Runs a script once per (shard, arguments); one reply each, in order. Raises
+        StoreUnavailable when one of them failed; the others may have had their effect."""
+        return _all(self._run(name, calls))
 
-        Those that found the script missing (a restart, a fail-over) did nothing; they alone are
-        sent again with the script.
-        """
-        with store_errors():
-            replies = self._send([("EVALSHA", self._shas[name], 1, *_flat(c)) for c in calls])
-            missing = [i for i, r in enumerate(replies) if isinstance(r, NoScriptError)]
-            if missing:
-                source = self._sources[name]
-                again = self._send([("EVAL", source, 1, *_flat(calls[i])) for i in missing])
-                for i, reply in zip(missing, again, strict=True):
-                    replies[i] = reply
-            return _checked(replies)
+    def run_some(self, name: str, calls: Sequence[tuple[int, Sequence[Arg]]]) -> list[Any]:
+        """As `run`, with None for those that failed; raises StoreUnavailable when all did."""
+        return _some(self._run(name, calls))
 
-    def read(self, commands: Sequence[tuple[Arg, ...]]) -> list[Any]:
-        """Plain commands, one reply each."""
-        with store_errors():
-            return _checked(self._send(commands))
+    def read(self, commands: Sequence[tuple[int, Command]]) -> list[Any]:
+        """Plain commands, each on its shard; one reply each. Raises as `run`."""
+        return _all(send(self._topology, commands))
+
+    def read_some(self, commands: Sequence[tuple[int, Command]]) -> list[Any]:
+        """As `run_some`."""
+        return _some(send(self._topology, commands))
+
+    def addresses(self, shards: Sequence[int]) -> list[str]:
+        """Where these shards were last known to be; '' for those that are nowhere."""
+        try:
+            where = self._topology.locate(shards)
+        except (RedisError, OSError) as exc:
+            raise _unavailable(exc) from exc
+        return [where[shard].address if shard in where else "" for shard in shards]
 
     def close(self) -> None:
-        self._redis.close()
-        self._redis.connection_pool.disconnect()
+        self._topology.close()
 
-    def _send(self, commands: Sequence[tuple[Arg, ...]]) -> list[Any]:
-        if not commands:
-            return []
-        pipe = self._redis.pipeline(transaction=False)
-        for command in commands:
-            pipe.execute_command(*command)
-        return pipe.execute(raise_on_error=False)
+    def _run(self, name: str, calls: Sequence[tuple[int, Sequence[Arg]]]) -> list[Any]:
+        """Those that found the script missing (a restart, a fail-over) did nothing; they alone
+        are sent again with the script."""
+        sha, source = self._shas[name], self._sources[name]
+        replies = self._send("EVALSHA", sha, calls)
+        missing = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if missing:
+            again = self._send("EVAL", source, [calls[i] for i in missing])
+            for i, reply in zip(missing, again, strict=True):
+                replies[i] = reply
+        return replies
 
-
-@contextmanager
-def store_errors() -> Iterator[None]:
-    try:
-        yield
-    except (RedisError, OSError) as exc:
-        raise StoreUnavailable(f"redis: {exc}") from exc
-
-
-def _flat(call: tuple[str, Sequence[Arg]]) -> Sequence[Arg]:
-    prefix, args = call
-    return (prefix, *args)
+    def _send(self, how: str, script: str, calls: Sequence[tuple[int, Sequence[Arg]]]) -> list[Any]:
+        commands = [(shard, (how, script, 1, prefix(shard), *args)) for shard, args in calls]
+        return send(self._topology, commands)
 
 
-def _checked(replies: list[Any]) -> list[Any]:
+def _all(replies: list[Any]) -> list[Any]:
     for reply in replies:
-        if isinstance(reply, ResponseError):
-            raise reply
+        if isinstance(reply, Exception):
+            raise _unavailable(reply) from reply
     return replies
+
+
+def _some(replies: list[Any]) -> list[Any]:
+    failed = [reply for reply in replies if isinstance(reply, Exception)]
+    if not failed:
+        return replies
+    if len(failed) == len(replies):
+        raise _unavailable(failed[0]) from failed[0]
+    return [None if isinstance(reply, Exception) else reply for reply in replies]
+
+
+def _unavailable(error: Exception) -> StoreUnavailable:
+    if isinstance(error, AskError | TryAgainError):
+        return StoreUnavailable("redis: a shard is just being moved to another server")
+    return StoreUnavailable(f"redis: {error}")

@@ -118,6 +118,8 @@ def redis_store(
             client.flushall()
     store = RedisStore(url=url, shards=shards, **{**SETTINGS, **other})
     with contextlib.closing(store):
+        if flush:
+            store.vouch(store.restarts())
         yield store
 
 

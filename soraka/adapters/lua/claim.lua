@@ -1,5 +1,10 @@
 -- ARGV: clock, margin, then message ids.
 -- Returns two for each: 0 '' gone, 1 due, 2 end of the other's lease, 3 the record as claimed.
+-- Fails, and does nothing, while nobody has vouched for this server: it may have lost a cancel.
+if not is_vouched_for() then
+  return redis.error_reply('UNVOUCHED it has restarted and is not vouched for yet')
+end
+
 local GONE, LATER, BUSY, FIRE = 0, 1, 2, 3
 local margin = tonumber(ARGV[2])
 local now = clock()

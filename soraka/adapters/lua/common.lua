@@ -5,6 +5,7 @@
 --   o:<owner>  pending messages by when to look at them: due time, or end of the lease
 --   ow         owners that may have pending messages
 --   hw         partition -> position of the last record applied
+--   v          the era of the server in which claims are answered, see `era.lua`
 --   e:<id>     commands that came before their message
 --   ed         '<id> <command id>' of each of them -> when it is forgotten
 --   dead       dead letters by when they died

@@ -1,0 +1,74 @@
+"""Asks several servers where things are."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import gevent
+from gevent.lock import BoundedSemaphore
+from redis.exceptions import RedisError
+
+from soraka.adapters.redis_node import Command, Node
+
+T = TypeVar("T")
+SECONDS_BETWEEN = 0.1
+
+
+class Lookup:
+    """Calls `look` when what it found is stale: once for all who wait, and not too often."""
+
+    def __init__(self, look: Callable[[], None]) -> None:
+        self._look = look
+        self._lock = BoundedSemaphore(1)
+        self._stale = True
+        self._looked = float("-inf")
+        self._error: RedisError | None = None
+
+    def expire(self) -> None:
+        self._stale = True
+
+    def ensure(self) -> None:
+        """Raises what the last look raised, if nothing has been found since."""
+        if self._stale:
+            with self._lock:
+                if time.monotonic() - self._looked > SECONDS_BETWEEN:
+                    self._try()
+        if self._error is not None:
+            raise self._error
+
+    def _try(self) -> None:
+        self._stale, self._error = False, None
+        try:
+            self._look()
+        except RedisError as exc:
+            self._stale, self._error = True, exc
+        finally:
+            self._looked = time.monotonic()
+
+
+def first_answer(nodes: Sequence[Node], command: Command, read: Callable[[Node, Any], T]) -> T:
+    """Asks all at once and takes the first answer that `read` finds good, so that one which is
+    silent delays nothing. `read` raises RedisError for the others. Raises the last of those."""
+    asking = [gevent.spawn(_ask, node, command, read) for node in nodes]
+    error = RedisError("no server to ask")
+    try:
+        for one in gevent.iwait(asking):
+            answer = one.get()
+            if not isinstance(answer, RedisError):
+                return answer
+            error = answer
+    finally:
+        gevent.killall(asking, block=False)
+    raise error
+
+
+def _ask(node: Node, command: Command, read: Callable[[Node, Any], T]) -> T | RedisError:
+    try:
+        (reply,) = node.send([command])
+        if isinstance(reply, RedisError):
+            raise reply
+        return read(node, reply)
+    except RedisError as exc:
+        return RedisError(f"{node.address}: {exc}")
+    except OSError as exc:
+        return RedisError(f"{node.address}: {exc}")

@@ -1,0 +1,120 @@
+"""One Redis server, and which server holds a shard."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from redis import BlockingConnectionPool, Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import MovedError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+Arg = str | bytes | int
+Command = Sequence[Arg]
+Options = dict[str, Any]
+"""What a connection of redis-py is made with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Of one server. A call waits up to `timeout_ms` for each of: a connection of the pool, to
+    connect, an answer. One that gave none in time is not asked again for `rest_ms`, so that it
+    delays only a few of the calls that go to others as well."""
+
+    timeout_ms: int
+    max_connections: int
+    rest_ms: int = 0
+
+    def options(self) -> Options:
+        return {
+            "socket_timeout": self.timeout_ms / 1000,
+            "socket_connect_timeout": self.timeout_ms / 1000,
+            # A claim sent twice answers BUSY to its own lease, so nothing is repeated here. A
+            # connection that the server closed is seen when it is taken from the pool.
+            "retry": Retry(NoBackoff(), 0),
+            "protocol": 2,
+        }
+
+
+class Node:
+    """A server and its connections; connects at the first use."""
+
+    def __init__(self, options: Options, limits: Limits) -> None:
+        self.host = str(options.get("host", "localhost"))
+        self.address = str(options.get("path") or f"{self.host}:{options.get('port', 6379)}")
+        pool = BlockingConnectionPool(
+            max_connections=limits.max_connections,
+            timeout=limits.timeout_ms / 1000,
+            **{**limits.options(), **options},
+        )
+        self._redis = Redis(connection_pool=pool)
+        self._rest_s = limits.rest_ms / 1000
+        self._rests_until = float("-inf")
+
+    @property
+    def resting(self) -> bool:
+        return time.monotonic() < self._rests_until
+
+    def send(self, commands: Sequence[Command]) -> list[Any]:
+        """One reply each, in one round trip; a ResponseError where the server refused. Raises
+        RedisError or OSError."""
+        if self.resting:
+            raise RedisTimeoutError(f"{self.address} did not answer a moment ago")
+        try:
+            return self._send(commands)
+        except RedisTimeoutError:
+            self._rests_until = time.monotonic() + self._rest_s
+            raise
+
+    def _send(self, commands: Sequence[Command]) -> list[Any]:
+        pipe = self._redis.pipeline(transaction=False)
+        for command in commands:
+            pipe.execute_command(*command)
+        replies: list[Any] = pipe.execute(raise_on_error=False)
+        return replies
+
+    def retire(self) -> None:
+        """Calls under way go on; those that come later connect anew."""
+        self._redis.connection_pool.disconnect(inuse_connections=False)
+
+    def close(self) -> None:
+        """Calls under way fail. Safe to repeat."""
+        self._redis.close()
+        self._redis.connection_pool.disconnect()
+
+
+class Topology(Protocol):
+    """Which server holds a shard now."""
+
+    def locate(self, shards: Iterable[int]) -> Mapping[int, Node]:
+        """Those that are known. Raises RedisError or OSError when there is no knowing."""
+
+    def moved(self, shard: int, by: Node, error: MovedError) -> None:
+        """`by` says that the shard is elsewhere."""
+
+    def look_again(self) -> None:
+        """A server did not answer, or is no master: before the next call."""
+
+    def close(self) -> None:
+        """Safe to repeat."""
+
+
+class OneNode:
+    """The topology of a single server."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def locate(self, shards: Iterable[int]) -> Mapping[int, Node]:
+        return dict.fromkeys(shards, self._node)
+
+    def moved(self, shard: int, by: Node, error: MovedError) -> None:
+        pass
+
+    def look_again(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self._node.close()
