@@ -1,4 +1,4 @@
-"""`python -m bench submit|e2e|pending|peer|all --on standalone|servers`. See README.md."""
+"""`python -m bench submit|e2e|pending|peer|balance|all --on standalone|servers`. See README.md."""
 
 import argparse
 import os
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bench import report
+from bench import balance, report
 from bench.numbers import calibration, wait_quiet
 from bench.processes import Guard
 from bench.programs import Program, end_to_end, pending, submits, warm_up
@@ -89,6 +89,19 @@ class Run:
                         self._say("e2e", pair[-1])
                     print(report.ratio(*pair), flush=True)
 
+    def balance(self) -> None:
+        """Of real servers, whatever `--on` says: a standalone has one worker."""
+        options = self._options
+        rows = balance.compare(
+            self._guard,
+            self._sink,
+            rates=options.rates,
+            seconds=options.seconds,
+            rounds=options.rounds,
+        )
+        for row in rows:
+            self._say("e2e", row)
+
     def document(self) -> dict[str, Any]:
         return {
             "versions": versions(),
@@ -151,7 +164,7 @@ class Run:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("bench", choices=("submit", "e2e", "pending", "peer", "all"))
+    parser.add_argument("bench", choices=("submit", "e2e", "pending", "peer", "balance", "all"))
     parser.add_argument("--on", choices=("standalone", "servers"), default="standalone")
     add = parser.add_argument
     add("--seconds", type=float, default=10, help="of each steady flow (%(default)s)")
@@ -164,7 +177,7 @@ def _options() -> argparse.Namespace:
     add("--workers", type=int, default=1, help="worker processes, on servers (%(default)s)")
     add("--centers", type=int, default=1, help="center processes, on servers (%(default)s)")
     add("--receive-processes", type=int, default=1, help="gunicorn workers (%(default)s)")
-    add("--rounds", type=int, default=1, help="of peer, per program (%(default)s)")
+    add("--rounds", type=int, default=1, help="of peer and balance (%(default)s)")
     add("--peer-workers", type=int, default=2, help="Celery worker processes (%(default)s)")
     add("--quiet", type=float, default=0, help="wait so many s for an idle machine (%(default)s)")
     add("--limit", type=int, default=1800, help="s; then everything is ended (%(default)s)")

@@ -1,6 +1,8 @@
 """What is measured, as real processes: soraka standalone, and soraka's roles on real servers."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import urllib.error
@@ -17,6 +19,7 @@ from bench.ports import free_port
 from bench.processes import STACK, Guard, Process, temporary_folder, wait_until
 
 READY_S = 60.0
+SHARDS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +43,8 @@ class Soraka:
         self.pids: dict[str, int] = {}
         self._processes: list[Process] = []
 
-    def new_topic(self) -> str:
+    def new_topic(self, *_settings: str) -> str:
+        """`_settings` are options of `soraka topic add`, on servers."""
         return f"bench-{uuid.uuid4().hex[:8]}"
 
     def sizes_mb(self) -> dict[str, float]:
@@ -121,13 +125,16 @@ class Servers(Soraka):
         self._stack = self.folder / "stack"
         ports = start_stack(self._guard, self._stack, "redis,kafka,zookeeper", self.pids)
         self.redis_url = f"redis://127.0.0.1:{ports['redis']}/0"
+        self.zookeeper = f"127.0.0.1:{ports['zookeeper']}"
+        self.addresses: dict[str, str] = {}
         self._environ = {
             "SORAKA_LOG_ADAPTER": "kafka",
             "SORAKA_LOG_BOOTSTRAP": f"127.0.0.1:{ports['kafka']}",
             "SORAKA_STORE_ADAPTER": "redis",
             "SORAKA_STORE_URL": self.redis_url,
+            "SORAKA_STORE_SHARDS": str(SHARDS),
             "SORAKA_REGISTRY_ADAPTER": "zookeeper",
-            "SORAKA_REGISTRY_HOSTS": f"127.0.0.1:{ports['zookeeper']}",
+            "SORAKA_REGISTRY_HOSTS": self.zookeeper,
             "SORAKA_RECEIVE_PORT": str(self.http_port),
             "SORAKA_RECEIVE_THRIFT_PORT": str(self.thrift_port),
             "SORAKA_RECEIVE_PROCESSES": str(self._scale.receive),
@@ -135,16 +142,28 @@ class Servers(Soraka):
         self._start("receive", ["receive"], self._environ)
         for role, number in (("center", self._scale.centers), ("worker", self._scale.workers)):
             for i in range(number):
-                port = {f"SORAKA_{role.upper()}_THRIFT_PORT": str(free_port())}
-                self._start(f"{role}{i}", [role], self._environ | port)
+                self.add(role, f"{role}{i}")
         self._wait_ready()
 
-    def new_topic(self) -> str:
+    def add(self, role: str, name: str) -> None:
+        """Starts one more center or worker; its address is in `addresses`."""
+        port = str(free_port())
+        self._start(name, [role], self._environ | {f"SORAKA_{role.upper()}_THRIFT_PORT": port})
+        self.addresses[name] = f"127.0.0.1:{port}"
+
+    def kill(self, name: str) -> None:
+        """SIGKILL."""
+        (process,) = [p for p in self._processes if p.pid == self.pids[name]]
+        self._processes.remove(process)
+        os.killpg(self.pids.pop(name), signal.SIGKILL)
+        process.stop()
+
+    def new_topic(self, *settings: str) -> str:
         """Made as an operator does."""
         topic = super().new_topic()
         process = Process(
             self._guard,
-            ["-m", "soraka", "topic", "add", topic],
+            ["-m", "soraka", "topic", "add", topic, *settings],
             log=self.folder / "topic.log",
             environ=self._environ,
         )

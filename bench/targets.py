@@ -40,13 +40,13 @@ def _run_load(guard: Guard, module: str, spec: Spec, log: Path, environ: dict[st
 
 
 class SorakaTarget:
-    def __init__(self, guard: Guard, system: Soraka, url: str) -> None:
+    def __init__(self, guard: Guard, system: Soraka, url: str, topic: str = "") -> None:
         self._guard = guard
         self.system = system
         self.name = system.name
         self.pids = system.pids
         self._url = url
-        self.topic = system.new_topic()
+        self.topic = topic or system.new_topic()
 
     def send(self, *, protocol: str = "http", **fields: Any) -> Result:
         port = self.system.thrift_port if protocol == "thrift" else self.system.http_port

@@ -19,12 +19,12 @@ from soraka.ports import (
     Consumer,
     DueId,
     Entry,
+    FullStore,
     Log,
     Logged,
     NewCommand,
     NewMessage,
     Record,
-    Store,
 )
 
 log = logging.getLogger(__name__)
@@ -51,14 +51,16 @@ class Consume:
         self,
         *,
         log: Log,
+        group: str,
         consumer: Consumer,
-        store: Store,
+        store: FullStore,
         workers: Workers,
         clock: Clock,
         metrics: Metrics,
         horizon_ms: int,
     ) -> None:
         self._log = log
+        self._group = group
         self._consumer = consumer
         self._store = store
         self._workers = workers
@@ -115,7 +117,7 @@ class Consume:
 
     def _begin(self, partition: str, epoch: int) -> None:
         """Reads on where the store stands. Within one epoch the log then goes on without a hole."""
-        positions = self._store.positions(partition)
+        positions = self._standing(partition, self._store.positions(partition))
         oldest, end = self._consumer.span(partition)
         if max(positions) >= end:
             log.error(
@@ -132,6 +134,29 @@ class Consume:
         self._consumer.seek(partition, start)
         self._read[partition] = _Read(epoch, positions)
         log.info("partition.assigned", extra={"partition": partition, "position": start})
+
+    def _standing(self, partition: str, positions: tuple[int, ...]) -> tuple[int, ...]:
+        """Where the shards stand, once those that have lost everything have adopted what the group
+        committed: what they held is not to be called again on its own account."""
+        if -1 not in positions:
+            return positions
+        emptied = self._store.adopt(self._log.committed(self._group))
+        if not emptied:
+            return positions
+        self._metrics.emptied.inc(emptied)
+        log.error(
+            "store.was_emptied",
+            extra={
+                "shards": emptied,
+                "reason": "what was pending there is gone; `soraka rebuild --since` reads it again",
+            },
+        )
+        return self._store.positions(partition)
+
+    def look_again(self) -> None:
+        """The store has restarted: the next turn looks at all positions."""
+        self._checked_at = -CHECK_EVERY_S
+        self._unchecked = list(self._read)
 
     def _check_now_and_then(self) -> None:
         """Commits, and looks whether the store has lost its tail: on a quiet partition no batch
@@ -154,8 +179,9 @@ class Consume:
     def _go_back(self, gap: Gap) -> None:
         self._metrics.gaps.inc()
         log.warning("store.gap", extra={"partition": gap.partition, "reason": str(gap)})
-        self._read[gap.partition].positions = gap.positions
-        self._consumer.seek(gap.partition, min(gap.positions) + 1)
+        positions = self._standing(gap.partition, gap.positions)
+        self._read[gap.partition].positions = positions
+        self._consumer.seek(gap.partition, min(positions) + 1)
 
     # ------------------------------------------------------------------ a batch
 

@@ -5,14 +5,20 @@ from gevent.event import Event
 
 import idl
 from center.consume import Consume
+from center.heartbeat import Heartbeats
+from center.moves import Moves
+from center.rebalance import Rebalance
 from center.reconcile import Reconcile
 from center.rpc import Handler
+from center.vouch import Vouch
 from center.workers import Workers
 from soraka import launch, process
 from soraka.config import Config
 from soraka.metrics import Metrics
 from soraka.rpc import RpcServer
 from soraka.wiring import Parts
+
+VOUCH_EVERY_S = 0.2
 
 
 class Center:
@@ -24,11 +30,20 @@ class Center:
         config = parts.config
         self._parts = parts
         self._config = config.center
-        self._turns = process.Turns("consume", "reconcile")
-        self._workers = Workers(parts.registry, rpc_timeout_ms=config.center.rpc_timeout_ms)
+        self._turns = process.Turns("consume", "reconcile", "vouch")
+        self._workers = Workers(
+            parts.registry,
+            rpc_timeout_ms=config.center.rpc_timeout_ms,
+            beats=Heartbeats(
+                every_ms=config.center.heartbeat_ms,
+                timeout_ms=config.center.rpc_timeout_ms,
+                metrics=metrics,
+            ),
+        )
         self._consumer = parts.log.consumer(config.log.group)
         self._consume = Consume(
             log=parts.log,
+            group=config.log.group,
             consumer=self._consumer,
             store=parts.store,
             workers=self._workers,
@@ -36,19 +51,35 @@ class Center:
             metrics=metrics,
             horizon_ms=config.worker.horizon_ms,
         )
-        self._reconcile = Reconcile(
+        self._vouch = Vouch(
+            log=parts.log,
+            store=parts.store,
+            metrics=metrics,
+            look_again=self._consume.look_again,
+        )
+        moves = Moves(
             store=parts.store,
             workers=self._workers,
             clock=parts.clock,
-            metrics=metrics,
             horizon_ms=config.worker.horizon_ms,
+        )
+        self._reconcile = Reconcile(
+            store=parts.store,
+            registry=parts.registry,
+            workers=self._workers,
+            moves=moves,
+            clock=parts.clock,
+            metrics=metrics,
             absent_ms=config.center.absent_ms,
             sweep_ms=config.center.sweep_ms,
             turned=lambda: self._turns.turn("reconcile"),
         )
         self._server = RpcServer(
             idl.center.Center,
-            Handler(self._reconcile),
+            Handler(
+                self._reconcile,
+                Rebalance(store=parts.store, workers=self._workers, moves=moves),
+            ),
             process.listen(
                 config.center.host,
                 config.center.thrift_port,
@@ -64,13 +95,14 @@ class Center:
         self._server.start()
         host = self._config.advertise or self._config.host
         self.instance = process.new_instance("center", host, self._server.port)
-        self._parts.registry.watch(self._changed.set)
+        self._workers.start(self._changed.set)
         process.announce(self._parts.registry, self.instance)
         self._greenlets = [
-            gevent.spawn(self._loop, "consume", self._consume.turn, 0.0),
+            gevent.spawn(self._loop, "consume", self._consume.turn, lambda: None),
             gevent.spawn(
-                self._loop, "reconcile", self._reconcile.turn, self._config.reconcile_ms / 1000
+                self._loop, "vouch", self._vouch.turn, lambda: self._stopping.wait(VOUCH_EVERY_S)
             ),
+            gevent.spawn(self._loop, "reconcile", self._reconcile.turn, self._until_changed),
         ]
 
     def drain(self, limit_s: float) -> bool:
@@ -93,18 +125,17 @@ class Center:
     def down(self) -> list[str]:
         return process.unreachable(self._parts.store, self._parts.log)
 
-    def _loop(self, name: str, turn: process.Step, pause_s: float) -> None:
+    def _loop(self, name: str, turn: process.Step, pause: process.Step) -> None:
         process.loop(
             turn,
             stopping=self._stopping,
             turned=lambda: self._turns.turn(name),
-            pause=lambda: self._pause(pause_s),
+            pause=pause,
         )
 
-    def _pause(self, pause_s: float) -> None:
-        if pause_s:
-            self._changed.wait(pause_s)
-            self._changed.clear()
+    def _until_changed(self) -> None:
+        self._changed.wait(self._config.reconcile_ms / 1000)
+        self._changed.clear()
 
 
 def run(config: Config) -> None:

@@ -1,26 +1,27 @@
 """Every owner is alive, or soon will be: messages of absent owners go to live ones.
 
 Serves worker death and removal, a restart of everything, messages accepted while no worker
-lived, and a worker that lives but does not work. Any center may run it at any time; moving a
-message twice does no harm, and a lease stays with its message.
+lived, a worker that drains, and one that lives but does not work. Any center may run it at any
+time; moving a message twice does no harm, and a lease stays with its message.
 """
 
 import logging
 import time
-from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 
-import gevent
-
+from center.moves import PAGE, Moves
+from center.takeover import FOREVER, Takeover
 from center.workers import Workers
+from soraka.errors import StoreUnavailable
 from soraka.message import NO_OWNER
 from soraka.metrics import Metrics
-from soraka.ports import Clock, DueId, FullStore, Move
+from soraka.ports import Clock, DueId, FullStore, Registry
 
 log = logging.getLogger(__name__)
 
-PAGE = 500
-FOREVER = 1 << 52
+LOOK_EVERY_S = 1.0
+"""While messages are moved: who else has left meanwhile, and who has come back."""
 
 
 class Reconcile:
@@ -31,39 +32,76 @@ class Reconcile:
         self,
         *,
         store: FullStore,
+        registry: Registry,
         workers: Workers,
+        moves: Moves,
         clock: Clock,
         metrics: Metrics,
-        horizon_ms: int,
         absent_ms: int,
         sweep_ms: int,
         turned: Callable[[], object],
     ) -> None:
         self._store = store
+        self._registry = registry
         self._workers = workers
+        self._moves = moves
         self._clock = clock
         self._metrics = metrics
-        self._horizon_ms = horizon_ms
         self._absent_ms = absent_ms
         self._sweep_ms = sweep_ms
         self._turned = turned
         self._absent_since: dict[str, float] = {}
+        self._left_to_others: dict[str, tuple[list[DueId], float]] = {}
+        self._rests_until: dict[str, float] = {}
+        self._takeovers: dict[str, Takeover] = {}
 
     def turn(self) -> None:
-        """One look. Raises StoreUnavailable; the next turn goes on."""
-        live = self._workers.live()
-        owners = self._store.owners()
-        for owner in self._absent_long_enough(owners.difference(live)):
-            if live:
-                self._take_over(owner)
-        if len(live) > 1:
-            for owner in sorted(owners.intersection(live)):
-                self._sweep(owner)
+        """One look, and all that is to be done then: a step for each owner that has left, until
+        none has messages. Raises StoreUnavailable; the next turn goes on."""
+        try:
+            self._look()
+            looked = time.monotonic()
+            while self._takeovers:
+                self._step()
+                if time.monotonic() - looked >= LOOK_EVERY_S:
+                    self._look()
+                    looked = time.monotonic()
+        finally:
+            for owner in list(self._takeovers):
+                self._end(owner)
+            self._metrics.to_move.set(0)
 
     def hand_back(self, owner: str, messages: Sequence[tuple[str, DueId]]) -> list[str]:
         """Balances (topic, message) pairs of a live worker anew; the ids that went to another."""
-        chosen = [(self._workers.choose(topic), due) for topic, due in messages]
-        return self._move(owner, chosen)
+        return self._moves.move(owner, [(self._workers.choose(t), due) for t, due in messages])
+
+    def _look(self) -> None:
+        owners = self._store.owners()
+        leaving = self._leaving(owners)
+        for owner in self._takeovers.keys() - leaving.keys():
+            self._end(owner)
+        for owner in self._left_to_others.keys() - leaving.keys():
+            del self._left_to_others[owner]
+        pending = self._pending() if leaving else {}
+        for owner, why in leaving.items():
+            if owner not in self._takeovers:
+                self._begin(owner, why, pending.get(owner))
+        self._metrics.to_move.set(sum(pending.get(owner, 0) for owner in self._takeovers))
+        self._sweep(owners.intersection(self._workers.pulses()) - leaving.keys())
+
+    def _leaving(self, owners: Collection[str]) -> dict[str, str]:
+        """Owners whose messages are to go to others now, and why."""
+        pulses = self._workers.pulses()
+        leaving = dict.fromkeys(self._absent_long_enough(set(owners).difference(pulses)), "absent")
+        for owner in sorted(set(owners).intersection(pulses)):
+            if pulses[owner].draining or pulses[owner].stuck:
+                leaving[owner] = "draining" if pulses[owner].draining else "stuck"
+        return {owner: why for owner, why in leaving.items() if self._can_go(owner, why)}
+
+    def _can_go(self, owner: str, why: str) -> bool:
+        """Whether there is someone to take its messages: from one that is there, a good one."""
+        others = self._workers.others(owner)
+        return any(other.good for other in others) or bool(others and why == "absent")
 
     def _absent_long_enough(self, absent: Collection[str]) -> list[str]:
         now = time.monotonic()
@@ -74,49 +112,77 @@ class Reconcile:
             if owner == NO_OWNER or (now - since) * 1000 >= self._absent_ms
         ]
 
-    def _take_over(self, owner: str) -> None:
-        moved = 0
-        while page := self._store.due(owner, FOREVER, PAGE):
-            now_moved = len(self._move(owner, self._chosen(page)))
-            if not now_moved:
-                break  # another center is at it, or no worker lives any more
-            moved += now_moved
+    def _pending(self) -> Mapping[str, int]:
+        """For people; empty while part of the store is away, which stops nothing."""
+        try:
+            return self._store.totals().pending
+        except StoreUnavailable:
+            return {}
+
+    # ------------------------------------------------------------------ take over
+
+    def _begin(self, owner: str, why: str, pending: int | None) -> None:
+        self._turned()
+        with ExitStack() as lock:
+            had = lock.enter_context(self._registry.lock(owner))
+            if not had and not self._is_forsaken(owner):
+                return
+            self._left_to_others.pop(owner, None)
+            self._takeovers[owner] = Takeover(
+                store=self._store,
+                moves=self._moves,
+                clock=self._clock,
+                owner=owner,
+                why=why,
+                lock=lock.pop_all(),
+            )
+            self._takeovers[owner].began(pending)
+
+    def _is_forsaken(self, owner: str) -> bool:
+        """Whether nothing has moved since a look a while ago, though another center has the lock:
+        it has died, or there is no registry to ask. The lock only saves double work."""
+        soonest = self._store.due(owner, FOREVER, 1)
+        now = time.monotonic()
+        was, since = self._left_to_others.get(owner, ([], now))
+        if soonest != was:
+            self._left_to_others[owner] = soonest, now
+            return False
+        return now - since >= LOOK_EVERY_S / 2
+
+    def _step(self) -> None:
+        for owner, takeover in list(self._takeovers.items()):
+            moved = takeover.step()
+            self._metrics.reassigned.inc(moved)
             self._turned()
-            gevent.sleep(0)
-        if moved:
-            log.info("owner.taken_over", extra={"owner": owner, "messages": moved})
-            self._metrics.reassigned.inc(moved)
+            if not moved:
+                self._end(owner)
 
-    def _sweep(self, owner: str) -> None:
-        """A page of what has been due for long at an owner that seems alive: its timer may be
-        stuck. Bounded, for it may also be that all have too much to do."""
-        page = self._store.due(owner, self._clock.now_ms() - self._sweep_ms, PAGE)
-        moved = len(self._move(owner, self._chosen(page, excluded=owner))) if page else 0
-        if moved:
-            log.warning("owner.swept", extra={"owner": owner, "messages": moved})
-            self._metrics.reassigned.inc(moved)
+    def _end(self, owner: str) -> None:
+        self._takeovers.pop(owner).close()
 
-    def _chosen(self, page: Sequence[DueId], excluded: str = "") -> list[tuple[str, DueId]]:
-        """With a target for each; also for ids without a record, which the store then drops."""
-        stored = self._store.get([due.msg_id for due in page])
-        return [
-            (self._workers.choose(s.message.topic if s else "", excluded), due)
-            for s, due in zip(stored, page, strict=True)
-        ]
+    # ------------------------------------------------------------------ sweep
 
-    def _move(self, source: str, chosen: Collection[tuple[str, DueId]]) -> list[str]:
-        moves = [
-            Move(due.msg_id, source, target)
-            for target, due in chosen
-            if target not in (source, NO_OWNER)
-        ]
-        until = self._clock.now_ms() + self._horizon_ms
-        near: dict[str, list[DueId]] = defaultdict(list)
-        moved = []
-        for move, due_at in zip(moves, self._store.assign(moves), strict=True):
-            if due_at is not None:
-                moved.append(move.msg_id)
-                if due_at < until:
-                    near[move.target].append(DueId(due_at, move.msg_id))
-        self._workers.deliver(near)
-        return moved
+    def _sweep(self, owners: Collection[str]) -> None:
+        """A page of what has been due for long at each owner that seems alive. Bounded, for it may
+        also be that all have too much to do: who was given such messages keeps them for a while,
+        or two would hand them to and fro."""
+        now = time.monotonic()
+        self._rests_until = {o: until for o, until in self._rests_until.items() if until > now}
+        swept = {owner: self._left_undone(owner) for owner in sorted(owners)}
+        for owner, page in swept.items():
+            if not page:
+                continue
+            chosen = self._moves.choose(page, owner)
+            moved = len(self._moves.move(owner, chosen))
+            for target, _ in chosen:
+                self._rests_until[target] = now + self._sweep_ms / 1000
+            if moved:
+                log.warning("owner.swept", extra={"owner": owner, "messages": moved})
+                self._metrics.reassigned.inc(moved)
+
+    def _left_undone(self, owner: str) -> list[DueId]:
+        if owner in self._rests_until:
+            return []
+        if not any(other.good for other in self._workers.others(owner)):
+            return []
+        return self._store.due(owner, self._clock.now_ms() - self._sweep_ms, PAGE)

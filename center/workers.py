@@ -1,7 +1,7 @@
 """The live workers as center sees them: whom to choose, and a line to each."""
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import gevent
 from gevent.event import Event
@@ -9,8 +9,10 @@ from thriftpy2.thrift import TException
 
 import idl
 from center.balance import Balancer
+from center.heartbeat import Heartbeats
+from center.pulse import Pulse
 from soraka.errors import PeerUnavailable
-from soraka.message import Instance
+from soraka.message import Instance, Topic
 from soraka.ports import DueId, Registry
 from soraka.rpc import RpcClient, parse_address
 
@@ -67,21 +69,66 @@ class _Line:
 
 
 class Workers:
-    """Follows the registry. Correct with a stale view: the store decides, hints are hints."""
+    """Follows the registry, and the heartbeats from `start` on. Correct with a stale view: the
+    store decides, hints are hints."""
 
-    def __init__(self, registry: Registry, *, rpc_timeout_ms: int) -> None:
+    def __init__(
+        self, registry: Registry, *, rpc_timeout_ms: int, beats: Heartbeats | None = None
+    ) -> None:
         self._registry = registry
         self._timeout_ms = rpc_timeout_ms
+        self._beats = beats
         self._balancer = Balancer()
+        self._seen: Mapping[str, Instance] = {}
+        self._pulses: dict[str, Pulse] = {}
+        self._topics_seen: Mapping[str, Topic] = {}
+        self._one_for_all: str | None = None
         self._lines: dict[str, _Line] = {}
 
-    def live(self) -> Collection[str]:
-        return self._registry.live("worker").keys()
+    def start(self, changed: Callable[[], object]) -> None:
+        """Begins to ask for heartbeats. `changed` is called when the workers do; it must not
+        block."""
 
-    def choose(self, topic: str, excluded: str = "") -> str:
-        """An address, not that of `excluded`; or NO_OWNER."""
-        live = [address for address in self.live() if address != excluded]
-        return self._balancer.choose(topic, self._registry.topics().get(topic), live)
+        def follow() -> None:
+            self._follow(self._registry.live("worker"))
+            changed()
+
+        if self._beats is not None:
+            self._beats.start(follow)
+        self._registry.watch(follow)
+        follow()
+
+    def pulses(self) -> Mapping[str, Pulse]:
+        """Of the live workers, by address."""
+        live = self._registry.live("worker")
+        if live is not self._seen:
+            self._follow(live)
+        return self._pulses
+
+    def choose(self, name: str, excluded: str = "") -> str:
+        """An address for a message of the topic `name`, not that of `excluded`; or NO_OWNER."""
+        live = self._registry.live("worker")
+        if live is not self._seen:
+            self._follow(live)
+        return self._balancer.choose(name, self._registry.topics().get(name), excluded)
+
+    def one_for_all(self) -> str | None:
+        """A topic in whose place any other may stand, all having the same workers and balance;
+        None when they have not."""
+        topics = self._registry.topics()
+        if topics is not self._topics_seen:
+            self._topics_seen, self._one_for_all = topics, _one_for_all(topics)
+        return self._one_for_all
+
+    def others(self, excluded: str) -> list[Pulse]:
+        """Those to which the messages of `excluded` can go, good ones if there are any."""
+        self.pulses()
+        return self._balancer.others(excluded)
+
+    def shares(self, name: str) -> dict[str, float]:
+        """What part of the messages of the topic `name` each worker should have, by address."""
+        self.pulses()
+        return self._balancer.shares(self._registry.topics().get(name))
 
     def deliver(self, messages: Mapping[str, Sequence[DueId]]) -> None:
         """Tells each worker of messages it owns now. Does not wait."""
@@ -93,8 +140,24 @@ class Workers:
                 self._line(live[address]).put(dues)
 
     def close(self) -> None:
+        if self._beats is not None:
+            self._beats.close()
         while self._lines:
             self._lines.popitem()[1].close()
+
+    def _follow(self, live: Mapping[str, Instance]) -> None:
+        """What a worker has told is kept for as long as its incarnation lives."""
+        pulses = {}
+        for address, instance in live.items():
+            known = self._pulses.get(address)
+            if known is None or known.instance.incarnation != instance.incarnation:
+                known = Pulse(instance)
+            known.instance = instance
+            pulses[address] = known
+        self._seen, self._pulses = live, pulses
+        self._balancer.follow(pulses.values())
+        if self._beats is not None:
+            self._beats.follow(pulses)
 
     def _line(self, instance: Instance) -> _Line:
         line = self._lines.get(instance.address)
@@ -103,3 +166,8 @@ class Workers:
                 line.close()
             line = self._lines[instance.address] = _Line(instance, self._timeout_ms)
         return line
+
+
+def _one_for_all(topics: Mapping[str, Topic]) -> str | None:
+    kinds = {(topic.workers, topic.balance, topic.weigh_by) for topic in topics.values()}
+    return next(iter(topics)) if len(kinds) == 1 else None

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from soraka.errors import ConfigError
-from soraka.message import DAY_MS, DEFAULT_RETRY_MS, MAX_DELAY_MS
+from soraka.message import BALANCES, DAY_MS, DEFAULT_RETRY_MS, MAX_DELAY_MS, WEIGHTS
 
 ENV_PREFIX = "SORAKA_"
+REDIS_MODES = ("single", "sentinel", "cluster")
 EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104
 """Hosts to listen on that are no address to reach anybody at."""
 
@@ -54,7 +55,15 @@ class StoreConfig:
 
     adapter: str = _set("sqlite", "where it is", choices=("sqlite", "redis"))
     path: str = _set(".soraka/store.db", "sqlite: the database file")
-    url: str = _set("redis://127.0.0.1:6379/0", "redis: its URL")
+    redis_mode: str = _set(
+        "single", "redis: one server, or how several are kept", choices=REDIS_MODES
+    )
+    url: str = _set(
+        "redis://127.0.0.1:6379/0",
+        "redis: its URL; the sentinels, or servers of the cluster, as redis://:password@a:1,b:2/0",
+    )
+    sentinel_master: str = _set("mymaster", "redis, sentinel: the name of the master")
+    sentinel_password: str = _set("", "redis, sentinel: of the sentinels; url has the master's")
     shards: int = _set(8, "redis: key groups; never change it on a filled store", min=1, max=1024)
     timeout_ms: int = _set(2000, "of one call", min=50, max=60_000)
     retention_ms: int = _set(DAY_MS, "how long finished messages are kept", min=60_000)
@@ -81,7 +90,13 @@ class TopicsConfig:
     """[topics]: what a topic is without settings of its own."""
 
     auto_create: bool = _set(False, "a submit to an unknown topic creates it")
-    balance: str = _set("round_robin", "how workers are chosen", choices=("round_robin", "random"))
+    balance: str = _set("round_robin", "how workers are chosen", choices=BALANCES)
+    weigh_by: str = _set(
+        "instance", "weights of workers: set by hand, or by their load", choices=WEIGHTS
+    )
+    max_concurrent_dispatches: int = _set(
+        0, "callbacks of one topic under way at one worker; 0: no limit", min=0, max=100_000
+    )
     retry_ms: tuple[int, ...] = _set(
         DEFAULT_RETRY_MS, "delays before the next attempts", min=0, max=MAX_DELAY_MS, items=32
     )
@@ -96,9 +111,14 @@ class ReceiveConfig:
     port: int = _port(9088, "HTTP port")
     thrift_port: int = _port(30003, "public Thrift port")
     processes: int = _set(1, "gunicorn workers", min=1, max=64)
-    max_connections: int = _set(4000, "open connections per process", min=10, max=100_000)
+    max_connections: int = _set(
+        4000, "open per process and port; over it the idlest is closed", min=10, max=100_000
+    )
     max_body_bytes: int = _set(4 << 20, "of an HTTP request", min=1 << 10, max=256 << 20)
     max_frame_bytes: int = _set(4 << 20, "of a Thrift request", min=1 << 10, max=256 << 20)
+    max_reading_bytes: int = _set(
+        64 << 20, "of all requests being read or answered; beyond it 503", min=1 << 20, max=16 << 30
+    )
     max_batch: int = _set(1000, "messages in one batch", min=1, max=10_000)
     max_url_length: int = _set(2048, "characters of a url", min=64, max=65_536)
     max_params_bytes: int = _set(64 << 10, "of params, as JSON text", min=64, max=16 << 20)
@@ -131,6 +151,9 @@ class CenterConfig:
         30_000, "overdue messages of a live worker go to others after this", min=1000
     )
     rpc_timeout_ms: int = _set(1000, "of a call to a worker", min=50, max=60_000)
+    heartbeat_ms: int = _set(
+        1000, "between heartbeats; a worker that misses 3 gets nothing new", min=50, max=60_000
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +171,13 @@ class WorkerConfig:
     max_per_host: int = _set(200, "of them to one host", min=1, max=100_000)
     max_response_bytes: int = _set(64 << 10, "read of a response body", min=0, max=16 << 20)
     rpc_timeout_ms: int = _set(1000, "of a call to a center", min=50, max=60_000)
+    weight: int = _set(100, "its share of messages beside others'; 0: none", min=0, max=10_000)
+    breaker_failures: int = _set(
+        20, "calls in a row without an answer open a host's circuit; 0: never", min=0, max=100_000
+    )
+    breaker_open_ms: int = _set(
+        5000, "until an open circuit is probed; doubles up to 60 s", min=100, max=60_000
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,6 +341,8 @@ def _allowed(setting: dataclasses.Field[Any]) -> str:
 
 def _check_whole(config: Config) -> None:
     _check_advertised(config)
+    if config.store.redis_mode == "sentinel" and not config.store.sentinel_master:
+        raise ConfigError("store.sentinel_master = '': must be the name the sentinels know it by")
     if config.log.dead_letter_topic.startswith(config.log.topic_prefix):
         raise ConfigError(
             f"log.dead_letter_topic = {config.log.dead_letter_topic!r}: must not begin with "

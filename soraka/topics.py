@@ -7,11 +7,13 @@ from ipaddress import ip_address
 
 from soraka.config import TopicsConfig
 from soraka.errors import InvalidParams, ReservedTopicName, TopicNotFound
-from soraka.message import BALANCES, MAX_DELAY_MS, MAX_RETRIES, RESERVED_TOPICS, Topic
+from soraka.message import BALANCES, MAX_DELAY_MS, MAX_RETRIES, RESERVED_TOPICS, WEIGHTS, Topic
 from soraka.ports import Log, Registry
 
 MAX_BUSINESS = 128
 MAX_WORKERS = 1000
+MAX_DISPATCHES = 100_000
+"""As many as `worker.max_callbacks` may be."""
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _HOST_NAME = re.compile(r"(?=[^.])[A-Za-z0-9._-]{1,253}")
 _PORT = re.compile(r"[1-9][0-9]{0,4}")
@@ -33,6 +35,12 @@ def check_settings(topic: Topic) -> None:
         )
     if topic.balance not in BALANCES:
         raise InvalidParams("balance", f"must be one of {', '.join(BALANCES)}")
+    if topic.weigh_by not in WEIGHTS:
+        raise InvalidParams("weigh_by", f"must be one of {', '.join(WEIGHTS)}")
+    if not 0 <= topic.max_concurrent_dispatches <= MAX_DISPATCHES:
+        raise InvalidParams(
+            "max_concurrent_dispatches", f"must be from 0 (no limit) to {MAX_DISPATCHES}"
+        )
     if len(topic.workers) > MAX_WORKERS:
         raise InvalidParams("workers", f"must be at most {MAX_WORKERS}")
     for index, worker in enumerate(topic.workers):
@@ -101,6 +109,8 @@ class Topics:
         return Topic(
             name=name,
             balance=self.config.balance,
+            weigh_by=self.config.weigh_by,
+            max_concurrent_dispatches=self.config.max_concurrent_dispatches,
             retry_ms=self.config.retry_ms,
             created_at=self.now_ms(),
         )

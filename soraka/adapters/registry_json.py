@@ -8,7 +8,7 @@ import json
 from typing import Any, TypeVar
 
 from soraka.errors import DecodeError, InvalidParams, UnknownService
-from soraka.message import DEFAULT_RETRY_MS, Instance, Topic
+from soraka.message import DEFAULT_RETRY_MS, DEFAULT_WEIGHT, Instance, Topic
 
 T = TypeVar("T")
 SERVICES = ("receive", "admin", "center", "worker")
@@ -42,6 +42,8 @@ def encode_topic(topic: Topic) -> bytes:
             "worker_num": topic.worker_num,
             "workers": topic.workers,
             "balance": topic.balance,
+            "weigh_by": topic.weigh_by,
+            "max_concurrent_dispatches": topic.max_concurrent_dispatches,
             "retry_ms": topic.retry_ms,
             "created_at": topic.created_at,
         }
@@ -57,6 +59,8 @@ def decode_topic(name: str, data: bytes) -> Topic:
         worker_num=fields.number("worker_num"),
         workers=fields.many("workers", str, ()),
         balance=fields.text("balance", "round_robin"),
+        weigh_by=fields.text("weigh_by", "instance"),
+        max_concurrent_dispatches=fields.number("max_concurrent_dispatches"),
         retry_ms=fields.many("retry_ms", int, DEFAULT_RETRY_MS),
         created_at=fields.number("created_at"),
     )
@@ -69,6 +73,8 @@ def encode_instance(instance: Instance) -> bytes:
             "incarnation": instance.incarnation,
             "started_at": instance.started_at,
             "version": instance.version,
+            "weight": instance.weight,
+            "draining": instance.draining,
         }
     )
 
@@ -89,6 +95,8 @@ def decode_instance(service: str, address: str, data: bytes) -> Instance:
         incarnation=incarnation,
         started_at=fields.number("started_at"),
         version=fields.text("version"),
+        weight=fields.number("weight", DEFAULT_WEIGHT),
+        draining=fields.flag("draining"),
     )
 
 
@@ -108,8 +116,11 @@ class _Fields:
     def text(self, name: str, default: str = "") -> str:
         return self._checked(name, self._loaded.get(name, default), str)
 
-    def number(self, name: str) -> int:
-        return self._checked(name, self._loaded.get(name, 0), int)
+    def number(self, name: str, default: int = 0) -> int:
+        return self._checked(name, self._loaded.get(name, default), int)
+
+    def flag(self, name: str) -> bool:
+        return self._checked(name, self._loaded.get(name, False), bool)
 
     def many(self, name: str, kind: type[T], default: tuple[T, ...]) -> tuple[T, ...]:
         values = self._checked(name, self._loaded.get(name, list(default)), list)
@@ -117,7 +128,7 @@ class _Fields:
 
     def _checked(self, name: str, value: Any, kind: type[T]) -> T:
         # bool is an int to Python, not to us
-        if not isinstance(value, kind) or isinstance(value, bool):
+        if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
             raise DecodeError(f"{name} is not {kind.__name__}", self._data)
         return value
 

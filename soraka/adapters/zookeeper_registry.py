@@ -260,14 +260,16 @@ class ZookeeperRegistry:
     def _replaceable(self, node: Node, instance: Instance, new: bool) -> bool:
         """Whether `instance` may take this node's place.
 
-        One that just starts may always. Later only from an older one: two processes that both
-        believe in their address must not replace each other for ever.
+        One that was just registered may always. Later only from an older one, or from this very
+        session: two processes that both believe in their address must not replace each other for
+        ever, nor two siblings of which one drains.
         """
         found: Instance | None = node.value
         if found is None:
             return True
         if found.incarnation == instance.incarnation:
-            return False
+            mine = node.session == self._client.session()
+            return found != instance and (new or mine)
         return new or found.started_at < instance.started_at
 
 

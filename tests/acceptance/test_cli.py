@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections import Counter
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.deployments import Cluster, Deployment, Standalone, free_port, now_ms
-from tests.acceptance.sink import Sink
+from tests.acceptance.sink import Sink, wait_until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -139,6 +140,15 @@ def test_topics_of_a_deployment(deployment: Deployment) -> None:
     deployment.soraka("topic", "update", topic, "--workers=", "--retry=")
     cleared = _listed(deployment)[topic]
     assert (cleared["workers"], cleared["retry_ms"], cleared["business"]) == ([], [], "shop")
+    settings = ("--balance=least_loaded", "--weigh-by=load", "--max-concurrent-dispatches=3")
+    deployment.soraka("topic", "update", topic, *settings)
+    shown = json.loads(deployment.soraka("topic", "get", topic))
+    assert shown == {
+        **cleared,
+        "balance": "least_loaded",
+        "weigh_by": "load",
+        "max_concurrent_dispatches": 3,
+    }
     with pytest.raises(AssertionError, match=r"workers\.0: 'nonsense' must be ip:port"):
         deployment.soraka("topic", "update", topic, "--workers=nonsense")
     with pytest.raises(AssertionError, match="exists already"):
@@ -147,6 +157,49 @@ def test_topics_of_a_deployment(deployment: Deployment) -> None:
         deployment.soraka("topic", "add", "worker")
     with pytest.raises(AssertionError, match="does not exist"):
         deployment.soraka("topic", "update", "not-there", "--business", "x")
+
+
+def test_rebalance_gives_each_worker_its_share(deployment: Deployment, sink: Sink) -> None:
+    topic = deployment.new_topic()
+    if not isinstance(deployment, Cluster):
+        center = _addresses(deployment, "center")[0]
+        done = soraka("rebalance", topic, f"--center={center}")
+        assert (done.returncode, done.stdout) == (0, f"moved 0 messages of {topic}\n"), done.stderr
+        return
+    workers = _addresses(deployment, "worker")
+    deployment.soraka("topic", "update", topic, f"--workers={workers[0]}")
+    item = {
+        "topic_name": topic,
+        "delay_time": 3_600_000,
+        "callback": {"request_type": "POST", "url": sink.url("/")},
+    }
+    _, body = deployment.post("submitBatch", json={"messages": [item] * 60})
+    ids = [result["msgId"] for result in body["result"]]
+    for msg_id in ids:
+        deployment.wait_state(msg_id, "pending")
+
+    def owners() -> Counter[str]:
+        return Counter(deployment.call("get", msg_id=msg_id).owner for msg_id in ids)
+
+    before = owners()  # center may have read the log before the settings
+    deployment.soraka("topic", "update", topic, "--workers=")
+    moved = []
+
+    def balanced() -> bool:
+        moved.append(deployment.soraka("rebalance", topic))
+        return owners() == dict.fromkeys(workers, 30)
+
+    wait_until(balanced, 30, lambda: f"30 each, but {owners()}")
+    assert moved[-1] == f"moved {max(before.values()) - 30} messages of {topic}\n"
+    with pytest.raises(AssertionError, match="does not exist"):
+        deployment.soraka("rebalance", "not-there")
+
+
+def _addresses(deployment: Deployment, role: str) -> list[str]:
+    """Of the processes of a role, or of the standalone's."""
+    name = f"SORAKA_{role.upper()}_THRIFT_PORT"
+    ports = [p.environ[name] for p in deployment.processes.values() if name in p.environ]
+    return [f"127.0.0.1:{port}" for port in ports]
 
 
 def _listed(cluster: Cluster) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+import redis
 from uuid_utils import uuid7
 
 from center.consume import Consume
@@ -30,7 +31,7 @@ class Tape:
         self.records: dict[str, list[Logged]] = {f"t/{n}@x": [] for n in range(partitions)}
         self.epochs = dict.fromkeys(self.records, 1)
         self.next = dict.fromkeys(self.records, 0)
-        self.committed: dict[str, int] = {}
+        self.done: dict[str, int] = {}
         self.dead: list[Record] = []
         self.dead_letter_failures = 0
 
@@ -45,8 +46,8 @@ class Tape:
 
     def poll(self, timeout_ms: int) -> Sequence[Batch]:
         batches = []
-        for partition, records in self.records.items():
-            part = records[self.next[partition] :][:5]
+        for partition in self.epochs:
+            part = self.records[partition][self.next[partition] :][:5]
             if part:
                 self.next[partition] = part[-1].position + 1
                 batches.append(Batch(partition, self.epochs[partition], part))
@@ -62,7 +63,13 @@ class Tape:
         self.next[partition] = position
 
     def commit(self, positions: Mapping[str, int]) -> None:
-        self.committed.update(positions)
+        self.done.update(positions)
+
+    def committed(self, group: str) -> Mapping[str, int]:
+        return dict(self.done)
+
+    def spans(self) -> Mapping[str, tuple[int, int]]:
+        return {partition: self.span(partition) for partition in self.records}
 
     def lag(self) -> int:
         return sum(len(r) - self.next[p] for p, r in self.records.items())
@@ -85,18 +92,21 @@ class Rig:
             lease_margin_ms=2000,
             early_ms=60_000,
         )
-        self.store._redis._redis.flushdb()
+        self.client = redis.Redis.from_url(url)
+        self.client.flushdb()
         self.tape = Tape(3)
         self.ids: list[str] = []
+        self.metrics = Metrics()
         clock = StoreClock(self.store)
         clock.sync()
         self.consume = Consume(
             log=self.tape,  # type: ignore[arg-type]
+            group="center",
             consumer=self.tape,  # type: ignore[arg-type]
             store=self.store,
             workers=Workers(LocalRegistry(path=None), rpc_timeout_ms=100),
             clock=clock,
-            metrics=Metrics(),
+            metrics=self.metrics,
             horizon_ms=3000,
         )
 
@@ -122,6 +132,19 @@ class Rig:
             except LogUnavailable:
                 continue
 
+    def keys(self, shard: int) -> dict[bytes, bytes]:
+        """What a shard holds now, by key."""
+        client = self.client
+        return {key: client.dump(key) for key in client.keys(f"{{{shard}}}:*")}
+
+    def put_back(self, shard: int, keys: Mapping[bytes, bytes]) -> None:
+        """The shard holds that again, and nothing else."""
+        client = self.client
+        for key in client.keys(f"{{{shard}}}:*"):
+            client.delete(key)
+        for key, dumped in keys.items():
+            client.restore(key, 0, dumped)
+
     def missing(self) -> int:
         return sum(stored is None for stored in self.store.get(self.ids))
 
@@ -131,6 +154,7 @@ def rig(redis_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     made = Rig(redis_server.url.rpartition("/")[0] + "/15", monkeypatch)
     yield made
     made.store.close()
+    made.client.close()
 
 
 def test_an_error_on_one_partition_loses_nothing_of_the_others(rig: Rig) -> None:
@@ -155,35 +179,65 @@ def test_a_rebalance_that_skips_is_not_believed(rig: Rig) -> None:
 
 
 def test_one_shard_that_lost_its_tail_is_read_up(rig: Rig) -> None:
-    rig.add(60)
+    rig.add(30)
     rig.turn()
-    client = rig.store._redis._redis
-    for key in client.keys("{1}:*"):
-        client.delete(key)
+    before = rig.keys(1)
+    rig.add(30)
+    rig.turn()
+    rig.put_back(1, before)
     assert rig.missing() > 0
     rig.turn()
     assert rig.missing() == 0
 
 
 def test_one_shard_that_lost_its_tail_while_no_center_ran(rig: Rig) -> None:
-    rig.add(60)
+    rig.add(30)
     rig.turn()
-    client = rig.store._redis._redis
-    for key in client.keys("{1}:*"):
-        client.delete(key)
+    before = rig.keys(1)
+    rig.add(30)
+    rig.turn()
+    rig.put_back(1, before)
     for partition, records in rig.tape.records.items():
         rig.tape.reassign(partition, start=len(records))
     rig.turn()
     assert rig.missing() == 0
 
 
+@pytest.mark.parametrize("running", [True, False])
+def test_a_shard_that_lost_everything_is_not_read_from_the_start(rig: Rig, running: bool) -> None:
+    """Most of what it held was called before."""
+    rig.add(60)
+    rig.turn()
+    rig.put_back(1, {})
+    lost = rig.missing()
+    assert lost > 0
+    if not running:
+        for partition in rig.tape.records:
+            rig.tape.reassign(partition, start=0)
+    rig.add(30)
+    rig.turn()
+    assert rig.missing() == lost
+    assert rig.metrics.emptied._value.get() == 1
+
+
+def test_what_was_never_committed_is_read_from_the_start(rig: Rig) -> None:
+    rig.add(30)
+    rig.tape.commit = lambda positions: None  # type: ignore[method-assign]
+    rig.turn()
+    for shard in range(SHARDS):
+        rig.put_back(shard, {})
+    rig.turn()
+    assert rig.missing() == 0
+    assert rig.metrics.emptied._value.get() == 0
+
+
 def test_what_is_committed_every_shard_has(rig: Rig) -> None:
     rig.add(30)
     rig.turn()
-    assert set(rig.tape.committed.values()) == {9}
+    assert set(rig.tape.done.values()) == {9}
     rig.consume._read["t/0@x"].positions = (9, 4, 7)
     rig.consume.commit()
-    assert rig.tape.committed["t/0@x"] == 4
+    assert rig.tape.done["t/0@x"] == 4
 
 
 def test_a_partition_taken_away_is_forgotten(rig: Rig, tmp_path: Path) -> None:

@@ -21,24 +21,38 @@ from kazoo.exceptions import NotEmptyError
 from kazoo.handlers.gevent import SequentialGeventHandler
 
 from soraka.adapters.local_registry import LocalRegistry
-from soraka.adapters.registry_json import encode_instance
+from soraka.adapters.registry_json import decode_instance, encode_instance
 from soraka.adapters.zookeeper_registry import ZookeeperRegistry
-from soraka.errors import ConfigError, InvalidParams, RegistryUnavailable, UnknownService
+from soraka.errors import (
+    ConfigError,
+    DecodeError,
+    InvalidParams,
+    RegistryUnavailable,
+    UnknownService,
+)
 from soraka.message import Instance, Topic
 from soraka.ports import Registry
 from tests.servers import Server
 
 A = Instance(
-    service="worker", address="10.0.0.1:30002", incarnation="one", started_at=1, version="0.1"
+    service="worker",
+    address="10.0.0.1:30002",
+    incarnation="one",
+    started_at=1,
+    version="0.1",
+    weight=30,
 )
 B = replace(A, address="10.0.0.2:30002")
 NEWER = replace(A, incarnation="two", started_at=2)
+DRAINING = replace(A, draining=True, weight=0)
 TOPIC = Topic(
     name="orders.eu-1_x",
     business="Käse & more",
     worker_num=2,
     workers=(A.address, B.address),
     balance="least_loaded",
+    weigh_by="load",
+    max_concurrent_dispatches=7,
     retry_ms=(5, 10),
     created_at=1_700_000_000_000,
 )
@@ -212,6 +226,26 @@ def test_a_new_incarnation_replaces_the_old_one(registry: Registry) -> None:
     registry.register(A)
     registry.register(NEWER)
     assert registry.live("worker") == {A.address: NEWER}
+
+
+def test_one_may_announce_itself_again_with_other_words(registry: Registry) -> None:
+    registry.register(A)
+    registry.register(B)
+    registry.register(DRAINING)
+    assert registry.live("worker") == {A.address: DRAINING, B.address: B}
+    registry.register(A)
+    assert registry.live("worker") == {A.address: A, B.address: B}
+    registry.register(DRAINING)
+    registry.unregister(A)  # the incarnation counts, not the words
+    assert registry.live("worker") == {B.address: B}
+
+
+def test_a_watch_is_called_when_an_announcement_changes(registry: Registry) -> None:
+    seen: list[dict[str, Instance]] = []
+    registry.register(A)
+    registry.watch(lambda: seen.append(registry.live("worker")))
+    registry.register(DRAINING)
+    until(lambda: seen[-1:] == [{A.address: DRAINING}], "the new words")
 
 
 def test_a_late_unregister_of_the_old_incarnation_leaves_the_new_one(registry: Registry) -> None:
@@ -478,6 +512,16 @@ def test_fields_of_a_later_version_are_ignored_and_missing_ones_get_defaults(
     assert LocalRegistry(path=path).topics() == {"a": Topic(name="a", worker_num=3)}
 
 
+def test_instances_of_another_version_are_understood() -> None:
+    early = decode_instance("worker", A.address, b'{"incarnation": "one", "color": "red"}')
+    assert early == Instance(service="worker", address=A.address, incarnation="one")
+    for instance in (A, DRAINING):
+        assert decode_instance("worker", A.address, encode_instance(instance)) == instance
+    for wrong in ('"draining": 1', '"draining": null', '"weight": true', '"weight": "1"'):
+        with pytest.raises(DecodeError):
+            decode_instance("worker", A.address, f'{{"incarnation": "1", {wrong}}}'.encode())
+
+
 # ================================================================ ZooKeeper: several processes
 
 
@@ -555,6 +599,34 @@ def test_while_it_is_replaced_an_address_is_never_absent(zookeeper: Cluster) -> 
         registry.register(replace(A, incarnation=f"i{number}"))
     until(sees(witness, replace(A, incarnation="i29")), "the last")
     assert absent == []
+
+
+def test_others_see_new_words_and_never_that_nobody_is_there(zookeeper: Cluster) -> None:
+    registry, witness = zookeeper.open(), zookeeper.open()
+    registry.register(A)
+    until(sees(witness, A), "the first")
+    absent: list[int] = []
+    witness.watch(lambda: absent.extend(() if witness.live("worker") else (1,)))
+    for number in range(30):
+        registry.register(replace(A, weight=number, draining=number == 29))
+    until(sees(witness, replace(A, weight=29, draining=True)), "the last")
+    assert absent == []
+
+
+def test_siblings_of_other_words_do_not_replace_each_other_for_ever(zookeeper: Cluster) -> None:
+    one, sibling = zookeeper.open(), zookeeper.open()
+    one.register(A)
+    sibling.register(A)
+    sibling.register(DRAINING)
+    until(sees(one, DRAINING), "the last words")
+    made = zookeeper.client.exists(zookeeper.path(A)).czxid
+    for _ in range(3):  # each makes a whole turn of both keepers
+        for registry in (one, sibling):
+            registry.register(B)
+            registry.unregister(B)
+    assert zookeeper.client.exists(zookeeper.path(A)).czxid == made
+    sibling.close()
+    until(sees(one, A), "the one that stays says its own words again")
 
 
 def test_a_replaced_process_takes_its_address_back_when_it_is_free(zookeeper: Cluster) -> None:
@@ -637,7 +709,7 @@ def test_siblings_of_one_incarnation_keep_the_address_until_the_last_ends(
 PROCESS = """
 from gevent import monkey; monkey.patch_all()
 import sys, time
-from soraka.adapters.registry_json import encode_instance
+from soraka.adapters.registry_json import decode_instance, encode_instance
 from soraka.adapters.zookeeper_registry import ZookeeperRegistry
 from soraka.message import Instance
 registry = ZookeeperRegistry(hosts=sys.argv[1], root=sys.argv[2], session_timeout_ms=2000)
@@ -715,6 +787,41 @@ def test_an_expired_session_is_replaced_and_registered_again(zookeeper: Cluster)
     witness.register(B)
     until(lambda: "other" in registry.topics(), "its watches work again")
     until(lambda: registry.live("worker") == {A.address: A, B.address: B}, "for instances too")
+
+
+def test_new_words_outlive_a_lost_session(zookeeper: Cluster) -> None:
+    registry, witness = zookeeper.open(), zookeeper.open()
+    registry.register(A)
+    registry.register(DRAINING)
+    before = session(registry)
+    expire(registry, zookeeper.server)
+    until(lambda: session(registry) not in (before, -1), "a new session")
+    until(lambda: zookeeper.session_of(A) == session(registry), "registered again")
+    until(sees(witness, DRAINING), "with the last words")
+
+
+def test_new_words_said_during_an_outage_are_heard_after_it(zookeeper: Cluster) -> None:
+    """The node with the old words, of this session or the one before, may still be there."""
+    registry = zookeeper.open(timeout_ms=500)
+    registry.register(A)
+    with zookeeper.server.outage():
+        until(lambda: not registry._client.connected, "the connection is seen to be lost")
+        registry.register(DRAINING)
+        assert registry.live("worker") == {A.address: A}
+    until(sees(registry, DRAINING), "the new words")
+    assert zookeeper.session_of(A) == session(registry)
+
+
+def test_words_of_ours_that_were_set_back_by_a_restore_are_mended(zookeeper: Cluster) -> None:
+    registry = zookeeper.open()
+    registry.register(A)
+    registry.register(DRAINING)
+    zookeeper.client.set(zookeeper.path(A), encode_instance(A))
+    until(
+        lambda: zookeeper.client.get(zookeeper.path(A))[0] == encode_instance(DRAINING),
+        "it is mended",
+    )
+    until(sees(registry, DRAINING), "it is live")
 
 
 def test_a_lock_lost_with_its_session_is_left_to_its_new_holder(zookeeper: Cluster) -> None:

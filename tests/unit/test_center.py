@@ -1,5 +1,7 @@
 """Center's loops on the embedded log and store: what they do when things are not as expected."""
 
+import contextlib
+import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 from uuid_utils import uuid7
 
 from center.consume import Consume
+from center.moves import Moves
 from center.reconcile import Reconcile
 from center.workers import Workers
 from soraka import wire
@@ -84,6 +87,7 @@ class Rig:
         self.consumer = self.log.consumer("center")
         self.consume = Consume(
             log=self.log,
+            group="center",
             consumer=self.consumer,
             store=store,
             workers=self.workers,
@@ -91,12 +95,14 @@ class Rig:
             metrics=self.metrics,
             horizon_ms=3000,
         )
+        self.moves = Moves(store=store, workers=self.workers, clock=clock, horizon_ms=3000)
         self.reconcile = Reconcile(
             store=store,
+            registry=self.registry,
             workers=self.workers,
+            moves=self.moves,
             clock=clock,
             metrics=self.metrics,
-            horizon_ms=3000,
             absent_ms=100,
             sweep_ms=1000,
             turned=lambda: self.pages.append(1),
@@ -130,6 +136,16 @@ class Rig:
             if self.consumer.lag() == 0:
                 return
         raise AssertionError("after 20 turns the log is not read")
+
+    def copy_of_store(self) -> Store:
+        """The store as it is now, opened from a copy of its file."""
+        copy = self.folder / "copy.db"
+        with (
+            contextlib.closing(sqlite3.connect(self.folder / "store.db")) as source,
+            contextlib.closing(sqlite3.connect(copy)) as target,
+        ):
+            source.backup(target)
+        return _store(copy)
 
     def owners_of(self, msg_ids: Sequence[str]) -> list[str | None]:
         return [stored and stored.owner for stored in self.store.get(msg_ids)]
@@ -177,19 +193,6 @@ def test_while_the_store_is_away_nothing_is_skipped(
     rig.store.away = 2
     rig.read()
     assert all(rig.store.get(ids))
-
-
-def test_a_store_that_lost_its_tail_is_read_up_again(rig: Rig) -> None:
-    early = rig.append(5)
-    rig.read()
-    rig.consume.commit()
-    # the consumer group stands after these five; the new store has none of them
-    rig.store.close()
-    rig.consumer.close()
-    rig.use(_store(rig.folder / "restored.db"))
-    late = rig.append(2)
-    rig.read()
-    assert all(rig.store.get(early + late))
 
 
 def test_a_gap_in_mid_run_sends_center_back(rig: Rig) -> None:
@@ -257,13 +260,15 @@ def test_an_owner_that_comes_back_in_time_keeps_its_own(rig: Rig) -> None:
     assert set(rig.owners_of(ids)) == {"127.0.0.1:1"}
 
 
-def test_a_long_takeover_turns_with_each_page(rig: Rig) -> None:
+def test_a_long_takeover_turns_with_each_step(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("center.takeover.STEP", 500)
     ids = rig.append(1200)
     rig.read()
     rig.worker("127.0.0.1:1")
     rig.reconcile.turn()
     assert set(rig.owners_of(ids)) == {"127.0.0.1:1"}
-    assert len(rig.pages) == 3
+    # as it begins, for each of three steps, and when it finds nothing more
+    assert len(rig.pages) == 5
 
 
 def test_what_a_live_owner_leaves_undone_goes_to_another(rig: Rig) -> None:
@@ -284,24 +289,54 @@ def test_a_quiet_store_that_lost_its_tail_is_noticed(
     monkeypatch.setattr("center.consume.CHECK_EVERY_S", 0)
     ids = rig.append(5)
     rig.read()
-    lost = _store(rig.folder / "lost.db")
+    older = rig.copy_of_store()
+    ids += rig.append(5)
+    rig.read()
     rig.store.close()
-    rig.store = rig.consume._store = lost
+    rig.store = rig.consume._store = older
     for _ in range(3):  # nothing new comes
         rig.consume.turn()
     assert all(rig.store.get(ids))
 
 
-def test_a_store_emptied_while_no_center_ran_is_read_up(rig: Rig) -> None:
+def test_a_store_that_lost_its_tail_while_no_center_ran_is_read_up(rig: Rig) -> None:
     ids = rig.append(5)
+    rig.read()
+    older = rig.copy_of_store()
+    ids += rig.append(5)
     rig.read()
     rig.consume.commit()
     rig.store.close()
     rig.consumer.close()
-    rig.use(_store(rig.folder / "restored.db"))
+    rig.use(older)
     for _ in range(2):  # nothing new comes, and the group stands at the end
         rig.consume.turn()
     assert all(rig.store.get(ids))
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_an_emptied_store_is_not_filled_from_the_start_of_the_log(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, running: bool
+) -> None:
+    """Most of what is there was called before. An operator decides what is to be restored."""
+    monkeypatch.setattr("center.consume.CHECK_EVERY_S", 0)
+    before = rig.append(5)
+    rig.read()
+    rig.consume.commit()
+    rig.store.close()
+    empty = _store(rig.folder / "empty.db")
+    if running:
+        rig.store = rig.consume._store = empty
+    else:
+        rig.consumer.close()
+        rig.use(empty)
+    after = rig.append(5)
+    for _ in range(3):
+        rig.consume.turn()
+    assert rig.store.get(before) == [None] * 5
+    assert all(rig.store.get(after))
+    errors = [r.message for r in caplog.records if r.levelname == "ERROR"]
+    assert errors == ["store.was_emptied"]
 
 
 def test_a_log_that_lost_its_tail_is_read_on_from_its_end(

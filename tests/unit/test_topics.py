@@ -9,7 +9,7 @@ import pytest
 
 from soraka.config import Config, override
 from soraka.errors import InvalidParams
-from soraka.message import MAX_DELAY_MS, Topic
+from soraka.message import BALANCES, MAX_DELAY_MS, Topic
 from soraka.topics import Topics, check_settings
 from soraka.wiring import open_topics
 
@@ -20,6 +20,9 @@ from soraka.wiring import open_topics
         ("business", {"business": "x" * 129}),
         ("business", {"business": "two\nlines"}),
         ("balance", {"balance": "fair"}),
+        ("weigh_by", {"weigh_by": "size"}),
+        ("max_concurrent_dispatches", {"max_concurrent_dispatches": -1}),
+        ("max_concurrent_dispatches", {"max_concurrent_dispatches": 100_001}),
         ("retry", {"retry_ms": (1,) * 33}),
         ("retry.1", {"retry_ms": (0, -1)}),
         ("retry.0", {"retry_ms": (MAX_DELAY_MS + 1,)}),
@@ -50,6 +53,8 @@ def test_a_wrong_setting_is_refused_by_name(field: str, changes: dict[str, Any])
         {"retry_ms": (0, MAX_DELAY_MS)},
         {"workers": ("10.0.0.1:30002", "::1:30002", "[::1]:30002", "worker-1.example:1")},
         {"business": "Läden und Märkte", "balance": "random"},
+        *({"balance": balance, "weigh_by": "load"} for balance in BALANCES),
+        {"max_concurrent_dispatches": 100_000},
     ],
 )
 def test_a_right_setting_is_taken(changes: dict[str, Any]) -> None:
@@ -79,6 +84,23 @@ def test_neither_add_nor_update_takes_what_is_wrong(topics: Topics) -> None:
     with pytest.raises(InvalidParams, match=r"workers\.0"):
         topics.update(wrong)
     assert topics.registry.topics() == {"t": good}
+
+
+def test_a_new_topic_has_the_settings_of_the_deployment(topics: Topics) -> None:
+    config = override(
+        Config(),
+        {
+            "topics": {
+                "balance": "weighted_random",
+                "weigh_by": "load",
+                "max_concurrent_dispatches": 9,
+                "retry_ms": [1],
+            }
+        },
+    )
+    topic = dataclasses.replace(topics, config=config.topics).new("t")
+    assert (topic.balance, topic.weigh_by) == ("weighted_random", "load")
+    assert (topic.max_concurrent_dispatches, topic.retry_ms) == (9, (1,))
 
 
 def test_update_changes_what_is_there(topics: Topics) -> None:

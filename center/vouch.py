@@ -1,0 +1,72 @@
+"""Vouches for a store that has restarted, once it has been read up.
+
+A Redis that was killed comes back without its last second. What stood there is in the log and is
+read up again, but until then a message may seem to be due whose cancel was confirmed. So a process
+of the store that has just started answers no claims until a center has seen that every partition,
+those of other centers too, is read up to where it ended after the start. Any number of centers may
+do this at once.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+
+from soraka.metrics import Metrics
+from soraka.ports import FullStore, LogReader
+
+log = logging.getLogger(__name__)
+
+TOLD_EVERY_S = 5.0
+
+
+class Vouch:
+    """`look_again` has the consumer look at the positions at once."""
+
+    def __init__(
+        self,
+        *,
+        log: LogReader,
+        store: FullStore,
+        metrics: Metrics,
+        look_again: Callable[[], None],
+    ) -> None:
+        self._log = log
+        self._store = store
+        self._metrics = metrics
+        self._look_again = look_again
+        self._restarts: frozenset[str] = frozenset()
+        self._unread: dict[str, int] = {}
+        self._told_at = 0.0
+
+    def turn(self) -> None:
+        """One look. Raises Unavailable; the next turn begins anew with what is known then."""
+        restarts = self._store.restarts()
+        if restarts != self._restarts:
+            self._restarts = frozenset()
+            self._begin(restarts)
+        if not restarts:
+            return
+        for partition, last in list(self._unread.items()):
+            if min(self._store.positions(partition)) >= last:
+                del self._unread[partition]
+        if self._unread:
+            self._tell()
+            return
+        self._store.vouch(restarts)
+        self._metrics.vouched.inc(len(restarts))
+        log.info("store.vouched", extra={"processes": sorted(restarts)})
+
+    def _begin(self, restarts: frozenset[str]) -> None:
+        """The ends are read after the restarts were seen: what was confirmed before lies before."""
+        if restarts:
+            log.warning("store.restarted", extra={"processes": sorted(restarts)})
+            self._look_again()
+            spans = self._log.spans()
+            self._unread = {p: end - 1 for p, (oldest, end) in spans.items() if end > oldest}
+            self._told_at = time.monotonic()
+        self._restarts = restarts
+
+    def _tell(self) -> None:
+        if time.monotonic() - self._told_at >= TOLD_EVERY_S:
+            self._told_at = time.monotonic()
+            log.warning("store.reading_up", extra={"partitions_to_go": len(self._unread)})

@@ -1,0 +1,114 @@
+"""What the commands of `soraka` share: options, settings, errors as one line, one Thrift call."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from soraka import config
+from soraka.errors import ConfigError, PeerUnavailable, SorakaError
+from soraka.message import MAX_DELAY_MS
+
+CONFIG = click.option(
+    "--config",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="SORAKA_CONFIG",
+    help="TOML file of settings; SORAKA_<SECTION>_<KEY> in the environment overrides it.",
+)
+SERVER = click.option(
+    "--server",
+    default="127.0.0.1:30003",
+    envvar="SORAKA_SERVER",
+    show_default=True,
+    help="Thrift address of receive.",
+)
+TIMEOUT = click.option(
+    "--timeout",
+    type=click.FloatRange(0.001, 3600),
+    default=10.0,
+    show_default=True,
+    help="Seconds to wait for the answer.",
+)
+MS = click.IntRange(0, MAX_DELAY_MS)
+
+
+class List(click.ParamType[Any]):
+    """Comma-separated; '' for none. Each item is what `item` makes of it."""
+
+    name = "list"
+
+    def __init__(self, metavar: str, item: click.ParamType[Any]) -> None:
+        self._metavar = metavar
+        self._item = item
+
+    def get_metavar(self, *_: Any, **__: Any) -> str:
+        return self._metavar
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Any, ...]:
+        items = [item.strip() for item in value.split(",")] if value.strip() else []
+        return tuple(self._item.convert(item, param, ctx) for item in items)
+
+
+DELAYS = List("MS,...", MS)
+ADDRESSES = List("IP:PORT,...", click.STRING)
+
+
+def load(
+    file: Path | None,
+    sections: Mapping[str, Mapping[str, Any]] | None = None,
+    base: config.Config | None = None,
+) -> config.Config:
+    """Settings; `sections` come from the command line and override, but for None."""
+    given = {
+        section: {key: value for key, value in keys.items() if value is not None}
+        for section, keys in (sections or {}).items()
+    }
+    try:
+        return config.override(config.load(file, os.environ, base=base), given)
+    except ConfigError as exc:
+        raise click.ClickException(str(exc)) from exc
+
+
+@contextmanager
+def errors() -> Iterator[None]:
+    """What went wrong, as one line for people."""
+    try:
+        yield
+    except (SorakaError, OSError) as exc:
+        raise click.ClickException(str(exc)) from exc
+
+
+def patch() -> None:
+    from gevent import monkey
+
+    monkey.patch_all()
+
+
+def call(server: str, timeout_s: float, method: str, **arguments: Any) -> Any:
+    """One call of the public Thrift service; its typed exceptions as one line for people."""
+    patch()  # else no timeout ends a wait
+    from thriftpy2.thrift import TException
+
+    import idl
+    from soraka.rpc import RpcClient, parse_address
+
+    try:
+        address = parse_address(server)
+    except ValueError:
+        raise click.BadParameter("must be host:port", param_hint="--server") from None
+    client = RpcClient(idl.soraka.Soraka, address, timeout_ms=int(timeout_s * 1000))
+    with errors():
+        try:
+            return client.call(method, **arguments)
+        except PeerUnavailable as exc:
+            raise click.ClickException(f"{exc}: is soraka running there? (--server)") from exc
+        except TException as exc:
+            raise click.ClickException(getattr(exc, "em", None) or str(exc)) from exc
+        finally:
+            client.close()

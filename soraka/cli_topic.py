@@ -1,0 +1,112 @@
+"""`soraka topic`: the topics of a deployment."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from soraka.cli_shared import ADDRESSES, CONFIG, DELAYS, errors, load, patch
+from soraka.errors import TopicNotFound
+from soraka.message import BALANCES, WEIGHTS
+from soraka.topics import MAX_DISPATCHES
+
+
+@click.group()
+def topic() -> None:
+    """Topics of a deployment, in its ZooKeeper. (standalone creates topics by itself.)"""
+
+
+_WORKERS = click.option("--workers", type=ADDRESSES, help="Those that may hold it; '' for all.")
+_WEIGH_BY = click.option(
+    "--weigh-by", type=click.Choice(WEIGHTS), help="Weights set by hand, or by their load."
+)
+_DISPATCHES = click.option(
+    "--max-concurrent-dispatches",
+    type=click.IntRange(0, MAX_DISPATCHES),
+    help="Its callbacks under way at one worker; 0 for no limit.",
+)
+_RETRY = click.option(
+    "--retry",
+    "retry_ms",
+    type=DELAYS,
+    help="Delays between attempts, '' for one. A message keeps what it was at its submit.",
+)
+
+
+@topic.command("add")
+@CONFIG
+@click.argument("name")
+@click.option("--business", default="", help="Whose it is.")
+@click.option("--balance", type=click.Choice(BALANCES), help="Choice of workers.")
+@_WEIGH_BY
+@_WORKERS
+@_DISPATCHES
+@_RETRY
+def topic_add(file: Path | None, name: str, **given: Any) -> None:
+    """Creates the topic NAME and its log."""
+    with errors(), open_topics_of(file) as topics:
+        if not topics.add(_changed(topics.new(name), given)):
+            raise click.ClickException(f"topic {name!r} exists already")
+    click.echo(f"created {name}")
+
+
+@topic.command("update")
+@CONFIG
+@click.argument("name")
+@click.option("--business", help="Whose it is.")
+@click.option("--balance", type=click.Choice(BALANCES), help="Choice of workers.")
+@_WEIGH_BY
+@_WORKERS
+@_DISPATCHES
+@_RETRY
+def topic_update(file: Path | None, name: str, **given: Any) -> None:
+    """Changes settings of the topic NAME."""
+    with errors(), open_topics_of(file) as topics:
+        if not topics.update(_changed(topics.find(name), given)):
+            raise TopicNotFound(f"topic {name!r} does not exist")
+    click.echo(f"updated {name}")
+
+
+@topic.command("get")
+@CONFIG
+@click.argument("name")
+def topic_get(file: Path | None, name: str) -> None:
+    """Prints the settings of the topic NAME, as JSON."""
+    with errors(), open_topics_of(file) as topics:
+        click.echo(json.dumps(dataclasses.asdict(topics.find(name)), indent=2, ensure_ascii=False))
+
+
+@topic.command("list")
+@CONFIG
+def topic_list(file: Path | None) -> None:
+    """Prints the topics, a JSON object per line."""
+    with errors(), open_topics_of(file) as topics:
+        for _, found in sorted(topics.registry.topics().items()):
+            click.echo(json.dumps(dataclasses.asdict(found)))
+
+
+@contextmanager
+def open_topics_of(file: Path | None) -> Iterator[Any]:
+    """The topics of the configured deployment."""
+    loaded = load(file)
+    if loaded.registry.adapter == "local":
+        raise click.ClickException(
+            "registry.adapter = 'local': its topics belong to the running standalone, which "
+            "creates them by itself; give the --config of a deployment"
+        )
+    patch()
+    from soraka import logs
+    from soraka.wiring import open_topics
+
+    logs.silence()
+    with open_topics(loaded) as topics:
+        yield topics
+
+
+def _changed(topic: Any, given: Mapping[str, Any]) -> Any:
+    """`topic` with the options that were given, an empty one too."""
+    return dataclasses.replace(topic, **{k: v for k, v in given.items() if v is not None})

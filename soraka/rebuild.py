@@ -1,0 +1,137 @@
+"""Reads the log once more into a store that has lost what it held.
+
+The log knows what was submitted and which commands were confirmed, not what was called. So this
+restores every message that may still be wanted and that the store does not know: one that was
+finished before the loss, and falls due late enough to be asked for, is called again.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+
+from soraka import wire
+from soraka.errors import DecodeError
+from soraka.message import NO_OWNER, Command, CommandKind, Message
+from soraka.ports import Batch, Entry, FullStore, LogReader, NewCommand, NewMessage
+
+AT_ONCE = 500
+OUT_OF_TURN = "rebuild"
+"""Stands for a partition that is never read."""
+Told = Callable[["Rebuilt"], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What was found in the log. `restored` were put back; the others of `messages` were cancelled,
+    fall due before they are asked for, or are known to the store."""
+
+    messages: int = 0
+    cancelled: int = 0
+    past: int = 0
+    known: int = 0
+    restored: int = 0
+    undecodable: int = 0
+
+
+@dataclass(slots=True)
+class _Commands:
+    """Commands of the time read, by message id and topic: in memory, some 500 bytes each."""
+
+    cancelled: set[tuple[str, str]] = field(default_factory=set)
+    added: dict[tuple[str, str], dict[str, Command]] = field(default_factory=dict)
+
+    def add(self, command: Command) -> None:
+        key = (command.msg_id, command.topic)
+        if command.kind is CommandKind.CANCEL:
+            self.cancelled.add(key)
+        else:
+            self.added.setdefault(key, {}).setdefault(command.command_id, command)
+
+    def cancel(self, message: Message) -> bool:
+        return (message.msg_id, message.topic) in self.cancelled
+
+    def of(self, message: Message) -> Iterable[Command]:
+        """Its added times, each once, in their order."""
+        return self.added.get((message.msg_id, message.topic), {}).values()
+
+    def due_at(self, message: Message) -> int:
+        return message.due_at + sum(command.add_ms for command in self.of(message))
+
+
+def rebuild(
+    log: LogReader,
+    store: FullStore,
+    *,
+    group: str,
+    since_ms: int,
+    due_after_ms: int,
+    dry_run: bool = False,
+    told: Told = lambda _: None,
+) -> Rebuilt:
+    """Puts back what was appended since `since_ms`, falls due at or after `due_after_ms`, and is
+    not known to the store. Leaves known messages as they are; safe to repeat, and while soraka
+    runs. `told` gets the figures after each step. Raises LogUnavailable, StoreUnavailable.
+    """
+    if not dry_run:
+        # or a center would take the store for one that must be read from the start of the log
+        store.adopt(log.committed(group))
+    commands = _Commands()
+    undecodable = 0
+    for record in _records(log.replay(since_ms)):
+        if isinstance(record, Command):
+            commands.add(record)
+        undecodable += record is None
+    done = Rebuilt(undecodable=undecodable)
+    messages = ((r, raw) for r, raw in _with_bytes(log.replay(since_ms)) if isinstance(r, Message))
+    while page := list(islice(messages, AT_ONCE)):
+        done = _restore(page, commands, store, due_after_ms, done, dry_run=dry_run)
+        told(done)
+    return done
+
+
+def _restore(
+    page: Sequence[tuple[Message, bytes]],
+    commands: _Commands,
+    store: FullStore,
+    due_after_ms: int,
+    done: Rebuilt,
+    *,
+    dry_run: bool,
+) -> Rebuilt:
+    held = [(m, raw) for m, raw in page if not commands.cancel(m)]
+    wanted = [(m, raw) for m, raw in held if commands.due_at(m) >= due_after_ms]
+    known = store.get([m.msg_id for m, _ in wanted])
+    missing = [pair for pair, stored in zip(wanted, known, strict=True) if stored is None]
+    if missing and not dry_run:
+        unread = (-1,) * len(store.positions(OUT_OF_TURN))
+        store.schedule(OUT_OF_TURN, unread, -1, list(_entries(missing, commands)))
+    return replace(
+        done,
+        messages=done.messages + len(page),
+        cancelled=done.cancelled + len(page) - len(held),
+        past=done.past + len(held) - len(wanted),
+        known=done.known + len(wanted) - len(missing),
+        restored=done.restored + len(missing),
+    )
+
+
+def _entries(missing: Sequence[tuple[Message, bytes]], commands: _Commands) -> Iterator[Entry]:
+    """A message with its added times in one step: it may be due without them."""
+    for message, raw in missing:
+        yield NewMessage(0, message, NO_OWNER, raw)
+        for command in commands.of(message):
+            yield NewCommand(0, command)
+
+
+def _with_bytes(batches: Iterator[Batch]) -> Iterator[tuple[Message | Command | None, bytes]]:
+    for batch in batches:
+        for logged in batch.records:
+            try:
+                yield wire.decode(logged.value), logged.value
+            except DecodeError:
+                yield None, logged.value
+
+
+def _records(batches: Iterator[Batch]) -> Iterator[Message | Command | None]:
+    """None for one that cannot be decoded."""
+    return (record for record, _ in _with_bytes(batches))
