@@ -27,6 +27,11 @@ struct Load {
   7: required i64 clock_skew_ms
 }
 
+/** It shares its process with other roles: end that with a signal. Do not repeat. */
+exception NotAlone {
+  1: required string em
+}
+
 service Worker {
   /** Tells of messages owned by this worker. Returns how many were new. Safe to repeat. */
   i32 deliver(1: string incarnation, 2: list<Due> messages) throws (1: WrongIncarnation wrong)
@@ -38,5 +43,5 @@ service Worker {
    * Has the worker leave, as SIGTERM does: it takes nothing new, its messages go to others, its
    * calls under way are finished, it ends. Returns at once. Safe to repeat.
    */
-  void drain(1: string incarnation) throws (1: WrongIncarnation wrong)
+  void drain(1: string incarnation) throws (1: WrongIncarnation wrong, 2: NotAlone standalone)
 }

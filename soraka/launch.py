@@ -5,6 +5,8 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
+from gevent.event import Event
+
 from soraka import logs, process
 from soraka.config import Config
 from soraka.metrics import Metrics
@@ -21,15 +23,16 @@ def run(
     *,
     health: tuple[str, int, str] | None = None,
     up: Callable[[Sequence[process.Role]], None] = lambda _roles: None,
+    asked: Event | None = None,
 ) -> None:
-    """Runs the roles that `make` makes until a signal.
+    """Runs the roles that `make` makes until a signal, or until `asked` is set, which is the same.
 
     They drain in their order, start and stop in its reverse; `up` is called once they run.
     `health` is the address, port and setting of a health server, which is there from the start.
     Raises ConfigError for a wrong setting, OSError for a port that is taken.
     """
     logs.configure(config.process)
-    signals, metrics, starting = process.Signals(), Metrics(), process.Starting()
+    signals, metrics, starting = process.Signals(asked), Metrics(), process.Starting()
     shown: list[process.Role] = [starting]
     with ExitStack() as closing:
         if health is not None:
@@ -53,7 +56,7 @@ def come_up_parts(config: Config, waiting_for: Callable[[str], object]) -> Parts
     except BaseException:
         parts.close()
         raise
-    process.keep_clock(parts.clock.sync)
+    process.keep_clock(parts.clock)
     return parts
 
 
@@ -66,6 +69,7 @@ def _come_up(
 ) -> Sequence[process.Role]:
     parts = come_up_parts(config, starting.waiting_for)
     closing.callback(parts.close)
+    metrics.show_skew(parts.clock.skew_ms)
     roles = process.until_available(lambda: make(parts, metrics), starting.waiting_for)
     for role in roles:
         closing.callback(role.stop)

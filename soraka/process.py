@@ -20,6 +20,7 @@ from gevent.event import Event
 from gevent.pywsgi import WSGIServer
 
 from soraka import __version__
+from soraka.clock import SkewWatch, StoreClock
 from soraka.config import ProcessConfig
 from soraka.errors import LogUnavailable, RegistryUnavailable, StoreUnavailable, Unavailable
 from soraka.http import make_server
@@ -129,21 +130,35 @@ def new_instance(service: str, host: str, port: int) -> Instance:
     )
 
 
-def keep_clock(sync: Callable[[], float], every_s: float = 5.0) -> None:
-    """Reads the store's clock again and again, in the background."""
-    gevent.spawn(_keep_synced, sync, every_s)
+CLOCK_EVERY_S = 2.0
+SKEWED = "set the clock of this host (chrony, ntpd); messages are on time, log lines are not"
 
 
-def _keep_synced(sync: Callable[[], float], every_s: float) -> None:
+def keep_clock(clock: StoreClock, every_s: float = CLOCK_EVERY_S) -> None:
+    """Reads the store's clock again and again, in the background. It must be known by now."""
+    gevent.spawn(_keep_synced, clock, every_s)
+
+
+def _keep_synced(clock: StoreClock, every_s: float) -> None:
+    watch = SkewWatch()
     while True:
+        _tell_skew(clock.skew_ms(), watch)
         gevent.sleep(every_s)
         try:
-            moved_ms = sync()
+            moved_ms = clock.sync()
         except Unavailable as exc:
             log.warning("clock.unavailable", extra={"reason": str(exc)})
         else:
             if abs(moved_ms) > 50:
                 log.warning("clock.moved", extra={"ms": round(moved_ms)})
+
+
+def _tell_skew(skew_ms: int, watch: SkewWatch) -> None:
+    verdict = watch.judge(skew_ms)
+    if verdict:
+        log.warning("clock.skewed", extra={"ms": skew_ms, "remedy": SKEWED})
+    elif verdict is False:
+        log.info("clock.skew_over", extra={"ms": skew_ms})
 
 
 BACK_OFF_S = 1.0
@@ -272,8 +287,8 @@ def announce(registry: Registry, instance: Instance) -> None:
 class Signals:
     """SIGTERM and SIGINT from now on: the first sets `asked`, the second ends the process."""
 
-    def __init__(self) -> None:
-        self.asked = Event()
+    def __init__(self, asked: Event | None = None) -> None:
+        self.asked = asked or Event()
         numbers = (signal.SIGTERM, signal.SIGINT)
         self._handlers = [gevent.signal_handler(number, self._ask) for number in numbers]
 

@@ -39,7 +39,7 @@ class Receive:
         self._http = make_server(
             http,
             self._service.app,
-            max_connections=config.max_connections,
+            max_connections=self._service.max_connections,
             read_timeout_ms=config.read_timeout_ms,
         )
 

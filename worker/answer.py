@@ -24,6 +24,10 @@ class BadAnswer(Exception):
     """No HTTP answer came back; the text is for people."""
 
 
+class CutOff(BadAnswer):
+    """The connection ended before the answer did."""
+
+
 class _Parser(HTTPResponseParser):
     """The methods are called by the C code, in the order of the wire."""
 
@@ -107,7 +111,7 @@ def _read(sock: socket.socket, parser: _Parser, max_head: int, max_rest: int) ->
     while not (parser.complete or (parser.status and parser.cut)):
         data = sock.recv(_RECEIVE_BYTES)
         if not data and not received:
-            raise BadAnswer("connection closed without an answer")
+            raise CutOff("connection closed without an answer")
         received += len(data)
         _feed(parser, data)
         if not parser.status and received > max_head:
@@ -123,12 +127,12 @@ def _feed(parser: _Parser, data: bytes) -> None:
         if parser.complete:  # what follows a whole answer is no part of it
             parser.cut = True
         elif not data:
-            raise BadAnswer("connection closed in the middle of the answer") from None
+            raise CutOff("connection closed in the middle of the answer") from None
         else:
             raise BadAnswer(f"not HTTP: {exc.args[0]}") from None
     else:
         if not data and not parser.complete:
-            raise BadAnswer("connection closed in the middle of the answer")
+            raise CutOff("connection closed in the middle of the answer")
 
 
 def _keep_s(field: str | None, keep_s: float) -> float:

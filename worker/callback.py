@@ -6,8 +6,13 @@ byte has left, a connection that breaks is a failed attempt: the server may have
 Under TLS the first piece is one record: until the system has taken all of it, which is when
 sending it returns, the server cannot decrypt a byte.
 Redirects are not followed.
+
+The deadline is that of the lease. Look-up, connecting and handshake come before it is looked at,
+and nothing but the system's own call is between that look and the bytes. A process that is
+stopped for longer than a lease, wherever it was, sends nothing more after it.
 """
 
+import errno
 import socket
 import ssl
 import time
@@ -15,7 +20,7 @@ from contextlib import suppress
 
 import gevent
 
-from worker.answer import BadAnswer, Received, receive
+from worker.answer import BadAnswer, CutOff, Received, receive
 from worker.dns import Resolver
 from worker.hosts import Hosts
 from worker.judge import Answer, Failure
@@ -24,6 +29,17 @@ from worker.request import Request
 KEEP_S = 30.0
 FIRST_TLS_BYTES = 8 << 10
 """Fits in one record, of 16 KB at most. Sending more fails also when the first records arrived."""
+PIECE_BYTES = 64 << 10
+"""Of a large body, between two looks at the deadline."""
+STOPPED_S = 0.5
+"""A timeout that strikes so late says that this process stood still, and nothing of the host."""
+_UNREACHABLE = frozenset(
+    {errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN, errno.ETIMEDOUT}
+)
+
+
+class _TooLate(Exception):
+    """The deadline has passed and not all of the request has left."""
 
 
 class Caller:
@@ -47,20 +63,24 @@ class Caller:
             reap_every_s=min(5.0, keep_s),
         )
 
-    def __call__(self, request: Request) -> Answer | Failure:
-        """Returns within `request.ttr_ms`; what goes wrong outside is a Failure, not raised."""
-        limit_s = request.ttr_ms / 1000
-        timeout = gevent.Timeout(limit_s)
-        deadline = time.monotonic() + limit_s
+    def __call__(self, request: Request, deadline: float | None = None) -> Answer | Failure:
+        """Returns by `deadline`, on the monotonic clock, or else within `request.ttr_ms`; what
+        goes wrong outside is a Failure, not raised."""
+        if deadline is None:
+            deadline = time.monotonic() + request.ttr_ms / 1000
+        timeout = gevent.Timeout(max(0.0, deadline - time.monotonic()))
         try:
             with timeout:
                 return self._attempt(request, deadline)
         except gevent.Timeout as exc:
             if exc is not timeout:
                 raise
-            return Failure(f"timeout after {request.ttr_ms} ms")
+            on_time = time.monotonic() < deadline + STOPPED_S
+            return Failure(f"timeout after {request.ttr_ms} ms", unanswered=on_time)
+        except _TooLate:
+            return Failure("too late to send")
         except (OSError, BadAnswer) as exc:
-            return Failure(_reason(exc))
+            return Failure(_reason(exc), unanswered=_is_unanswered(exc))
 
     def close(self) -> None:
         """Closes idle connections. Safe to repeat."""
@@ -69,7 +89,7 @@ class Caller:
     def _attempt(self, request: Request, deadline: float) -> Answer:
         sock, sent = self._begin(request, deadline)
         try:
-            received = self._finish(sock, request.data, sent)
+            received = self._finish(sock, request.data, sent, deadline)
         except BaseException:
             sock.close()
             raise
@@ -93,21 +113,34 @@ class Caller:
             sock.close()
             raise
 
-    def _finish(self, sock: socket.socket, data: bytes, sent: int) -> Received:
-        if sent < len(data):
-            # a server may answer before it has read all, and close
-            with suppress(ConnectionError):
-                sock.sendall(memoryview(data)[sent:])
+    def _finish(self, sock: socket.socket, data: bytes, sent: int, deadline: float) -> Received:
+        # a server may answer before it has read all, and close
+        with suppress(ConnectionError):
+            while sent < len(data):
+                _look_at(deadline)
+                sent += sock.send(memoryview(data)[sent : sent + PIECE_BYTES])
         return receive(sock, max_body_bytes=self._limit, keep_s=self._keep_s)
 
 
 def _first_piece(sock: socket.socket, data: bytes, deadline: float) -> int:
-    # a process that was stopped and went on may get here before its timeout strikes
-    if time.monotonic() >= deadline:
-        raise TimeoutError("too late to send")
+    _look_at(deadline)
     if isinstance(sock, ssl.SSLSocket):
         data = data[:FIRST_TLS_BYTES]
     return sock.send(data)
+
+
+def _look_at(deadline: float) -> None:
+    """A process that was stopped and went on may get here before its timeout strikes."""
+    if time.monotonic() >= deadline:
+        raise _TooLate
+
+
+def _is_unanswered(exc: OSError | BadAnswer) -> bool:
+    """Not what is wrong on this side, like too many open files, nor what a server said."""
+    if isinstance(exc, BadAnswer):
+        return isinstance(exc, CutOff)
+    host_errors = (ConnectionError, TimeoutError, ssl.SSLError, socket.gaierror)
+    return isinstance(exc, host_errors) or exc.errno in _UNREACHABLE
 
 
 def _reason(exc: OSError | BadAnswer) -> str:

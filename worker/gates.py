@@ -1,133 +1,236 @@
-"""At most so many callbacks to one host at once, and what becomes of those beyond.
+"""How many calls run at once: of the worker, per callback host, per topic.
 
-A few wait at the gate of their host, claimed, while their lease leaves time. The rest are told
-when to come back: each gets the next place in a line that moves as fast as the host has been
+A host may have `per_host` calls, but no more than there are places free: k hosts that hang come to
+rest with a (k+1)th of all places each, and another host finds as many free. A topic may have
+what its settings say.
+
+A few of those beyond wait, claimed, while their lease leaves time; the rest are told when to come
+back: each gets the next place in a line that moves as fast as the host, or the topic, has been
 answering. So a slow host is asked for again about when it can serve, and holds up no other.
 """
 
 import time
 from collections import OrderedDict, deque
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
 
 from gevent.event import AsyncResult
 
 from worker.request import Origin
 
-MAX_HOSTS = 10_000
+MAX_GATES = 10_000
 MIN_DELAY_MS = 20
 MAX_DELAY_MS = 60_000
 """A host that recovers is tried again with everything within this time."""
+RAMP = 8
+"""Calls at once to a host that was away and answers again; one more with each that ends."""
+LANES_LOOKED_AT = 16
+"""When a call ends: so many that may not go yet are passed over. Others' turns come."""
 _FIRST_GUESS_MS = 20.0
 _WEIGHT = 0.2
 
 
+class Full(StrEnum):
+    """What let one not in."""
+
+    HOST = "host"
+    TOPIC = "topic"
+    CLOSED = "closed"
+
+
 @dataclass(slots=True)
 class _Gate:
-    """`mean_ms` is the moving mean of durations; `line_end` when the last sent away comes back.
+    """Of a host or of a topic. `mean_ms` is the moving mean of durations; `line_end` when the
+    last sent away comes back.
 
-    `moved` is when a call last entered or left: all that run are at least that old.
+    `moved` is when a call last entered or left: all that run are at least that old. `most` is
+    the limit of a host that has just come back.
     """
 
     running: int = 0
-    waiting: "deque[AsyncResult[bool]]" = field(default_factory=deque)
+    waiting: int = 0
     mean_ms: float = _FIRST_GUESS_MS
     line_end: float = 0.0
     moved: float = 0.0
+    most: int | None = None
+
+
+class _Lane(NamedTuple):
+    """Those in one lane wait for the same, and go in their order."""
+
+    host: Origin
+    topic: str
 
 
 class Gates:
-    """`limit` calls per host run, as many wait."""
+    """`total` calls run, as many wait. `topic_limit` is asked each time; 0 is no limit."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._gates: OrderedDict[Origin, _Gate] = OrderedDict()
+    def __init__(
+        self, total: int, per_host: int, topic_limit: Callable[[str], int] = lambda _topic: 0
+    ) -> None:
+        self._total = total
+        self._per_host = per_host
+        self._topic_limit = topic_limit
+        self._gates: OrderedDict[Origin | str, _Gate] = OrderedDict()
+        self._lanes: OrderedDict[_Lane, deque[AsyncResult[bool]]] = OrderedDict()
         self._closed = False
+        self.running = 0
         self.waiting = 0
         """Calls at all gates that wait to be let in."""
 
-    def is_full(self, host: Origin) -> bool:
-        """Whether `enter` would wait or refuse."""
-        gate = self._gates.get(host)
-        return gate is not None and gate.running >= self._limit
-
-    def enter(self, host: Origin, wait_s: float) -> bool:
-        """Whether the call may begin; then `leave` must follow. Waits up to `wait_s`."""
-        gate = self._gate(host)
+    def full(self, host: Origin, topic: str) -> Full | None:
+        """Why `enter` would wait or refuse; None when it would not."""
         if self._closed:
-            return False
-        if gate.running < self._limit:
-            gate.running += 1
+            return Full.CLOSED
+        gate = self._gates.get(host)
+        if (gate.running if gate else 0) >= self._places(gate):
+            return Full.HOST
+        limit = self._topic_limit(topic)
+        if limit and (gate := self._gates.get(topic)) and gate.running >= limit:
+            return Full.TOPIC
+        return None
+
+    def enter(self, host: Origin, topic: str, wait_s: float) -> Full | None:
+        """None when the call may begin; then `leave` must follow. Waits up to `wait_s`."""
+        full = self.full(host, topic)
+        if full is None:
+            self._take(host, topic)
+            return None
+        if full is Full.CLOSED or wait_s <= 0 or not self._may_wait(host, topic):
+            return full
+        if self._wait(_Lane(host, topic), wait_s):
+            return None
+        return Full.CLOSED if self._closed else full
+
+    def leave(self, host: Origin, topic: str, duration_ms: float | None = None) -> None:
+        """A call ended, or never began: then it tells nothing of durations. Others go in."""
+        self.running -= 1
+        for gate in (self._gates[host], self._gates[topic]):
+            gate.running -= 1
             gate.moved = _now_ms()
-            return True
-        if wait_s <= 0 or len(gate.waiting) >= self._limit:
-            return False
-        place: AsyncResult[bool] = AsyncResult()
-        gate.waiting.append(place)
-        self.waiting += 1
-        try:
-            place.wait(timeout=wait_s)
-        except BaseException:
-            self._withdraw(gate, place)
-            raise
-        # let in at the very moment the time ran out: the place is ours all the same
-        if not place.ready():
-            self._withdraw(gate, place)
-        return bool(place.value)
+            if duration_ms is not None:
+                gate.mean_ms += _WEIGHT * (duration_ms - gate.mean_ms)
+                if gate.most is not None:
+                    gate.most = gate.most + 1 if gate.most < self._per_host else None
+        self._let_in(_Lane(host, topic))
 
-    def leave(self, host: Origin, duration_ms: float) -> None:
-        """A call ended; the next that waits takes its place."""
-        gate = self._gates[host]
-        gate.mean_ms += _WEIGHT * (duration_ms - gate.mean_ms)
-        gate.moved = _now_ms()
-        self._next(gate)
+    def came_back(self, host: Origin) -> None:
+        """A host that was away answers: begin with a few calls."""
+        self._gate(host).most = RAMP
 
-    def come_back_ms(self, host: Origin) -> int:
+    def come_back_ms(self, host: Origin, topic: str, full: Full) -> int:
         """For one that was not let in: after what time to try again."""
-        gate = self._gate(host)
+        if full is Full.CLOSED:
+            return 0
+        gate = self._gate(host if full is Full.HOST else topic)
+        places = self._places(gate) if full is Full.HOST else self._topic_limit(topic)
+        places = max(1, places, gate.running)
         now = _now_ms()
         call_ms = max(gate.mean_ms, now - gate.moved if gate.running else 0)
-        soonest = now + max(MIN_DELAY_MS, call_ms * (1 + len(gate.waiting) / self._limit))
-        gate.line_end = max(gate.line_end, soonest) + call_ms / self._limit
+        soonest = now + max(MIN_DELAY_MS, call_ms * (1 + gate.waiting / places))
+        gate.line_end = max(gate.line_end, soonest) + call_ms / places
         gate.line_end = min(gate.line_end, now + MAX_DELAY_MS)
         return int(gate.line_end - now)
 
     def close(self) -> None:
         """Lets nobody in any more; those who wait are sent away."""
         self._closed = True
-        for gate in self._gates.values():
-            while gate.waiting:
-                self.waiting -= 1
-                gate.waiting.popleft().set(False)
+        for lane in list(self._lanes):
+            while lane in self._lanes:
+                self._first_of(lane).set(False)
 
-    def _withdraw(self, gate: _Gate, place: "AsyncResult[bool]") -> None:
+    def _places(self, gate: _Gate | None) -> int:
+        """Of a host."""
+        most = min(self._per_host, self._total - self.running)
+        return most if gate is None or gate.most is None else min(most, gate.most)
+
+    def _may_wait(self, host: Origin, topic: str) -> bool:
+        """Hosts that hang must not take all room to wait either."""
+        room = self._total - self.waiting
+        limit = self._topic_limit(topic)
+        return self._gate(host).waiting < min(self._per_host, room) and not (
+            limit and self._gate(topic).waiting >= limit
+        )
+
+    def _take(self, host: Origin, topic: str) -> None:
+        self.running += 1
+        now = _now_ms()
+        for gate in (self._gate(host), self._gate(topic)):
+            gate.running += 1
+            gate.moved = now
+
+    def _wait(self, lane: _Lane, wait_s: float) -> bool:
+        place: AsyncResult[bool] = AsyncResult()
+        self._lanes.setdefault(lane, deque()).append(place)
+        self._count_waiting(lane, 1)
+        try:
+            place.wait(timeout=wait_s)
+        except BaseException:
+            self._withdraw(lane, place)
+            raise
+        # let in at the very moment the time ran out: the place is ours all the same
         if not place.ready():
-            self.waiting -= 1
-            gate.waiting.remove(place)
-        elif place.value:
-            self._next(gate)
+            self._withdraw(lane, place)
+        return bool(place.value)
 
-    def _next(self, gate: _Gate) -> None:
-        if gate.waiting:
-            self.waiting -= 1
-            gate.waiting.popleft().set(True)
-        else:
-            gate.running -= 1
+    def _withdraw(self, lane: _Lane, place: "AsyncResult[bool]") -> None:
+        if place.ready():
+            if place.value:
+                self.leave(*lane)
+            return
+        self._lanes[lane].remove(place)
+        if not self._lanes[lane]:
+            del self._lanes[lane]
+        self._count_waiting(lane, -1)
 
-    def _gate(self, host: Origin) -> _Gate:
-        gate = self._gates.get(host)
+    def _first_of(self, lane: _Lane) -> "AsyncResult[bool]":
+        """Takes it out."""
+        place = self._lanes[lane].popleft()
+        if not self._lanes[lane]:
+            del self._lanes[lane]
+        self._count_waiting(lane, -1)
+        return place
+
+    def _count_waiting(self, lane: _Lane, more: int) -> None:
+        self.waiting += more
+        self._gate(lane.host).waiting += more
+        self._gate(lane.topic).waiting += more
+
+    def _let_in(self, own: _Lane) -> None:
+        """One place is free, in that lane if nowhere else."""
+        passed_over = 0
+        while passed_over < min(len(self._lanes), LANES_LOOKED_AT):
+            lane = next(iter(self._lanes))
+            self._lanes.move_to_end(lane)
+            passed_over += not self._may_go(lane)
+        if own in self._lanes:
+            self._may_go(own)
+
+    def _may_go(self, lane: _Lane) -> bool:
+        """Lets the first of a lane go, if it may."""
+        if self.full(*lane) is not None:
+            return False
+        self._take(*lane)
+        self._first_of(lane).set(True)
+        return True
+
+    def _gate(self, name: Origin | str) -> _Gate:
+        gate = self._gates.get(name)
         if gate is None:
-            gate = self._gates[host] = _Gate()
+            gate = self._gates[name] = _Gate()
             self._forget_idle()
         else:
-            self._gates.move_to_end(host)
+            self._gates.move_to_end(name)
         return gate
 
     def _forget_idle(self) -> None:
         """Drops gates used longest ago, but none in use; how many those are is bounded."""
-        for _ in range(2 * (len(self._gates) - MAX_HOSTS)):
-            host, gate = self._gates.popitem(last=False)
-            if gate.running:
-                self._gates[host] = gate
+        for _ in range(2 * (len(self._gates) - MAX_GATES)):
+            name, gate = self._gates.popitem(last=False)
+            if gate.running or gate.waiting:
+                self._gates[name] = gate
 
 
 def _now_ms() -> float:

@@ -30,10 +30,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """No answer. `final`: another attempt cannot do better."""
+    """No answer. `final`: another attempt cannot do better. `unanswered`: the host was asked, or
+    looked for, and did not answer; it is not our own fault, nor is it what the host said."""
 
     reason: str
     final: bool = False
+    unanswered: bool = False
 
 
 class Ruling(NamedTuple):

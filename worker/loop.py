@@ -1,10 +1,9 @@
-"""The worker's loop: page, sleep until the next is due, claim, call, settle.
+"""The worker's loop: sleep until the next is due, claim, call, settle.
 
-Four kinds of greenlets share the state of `Loop`. The pager reads what falls due soon from the
-store; the timer sleeps until the first of it is due and has it claimed; a claim asks for many at
-once and starts a call for each it gets; the settler writes what came of them. What is known in
-memory is a hint all the way: the claim alone decides, and whatever gets lost here is paged again.
-They are in one module, though long, because they share that state and wake each other.
+Greenlets share the state of `Loop`. The pager brings what falls due soon; the timer sleeps until
+the first of it is due and has it claimed; a claim asks for many at once and starts a call for
+each it gets; the settler writes what came of them. What is known in memory is a hint all the
+way: the claim alone decides, and whatever gets lost here is paged again.
 """
 
 import logging
@@ -16,34 +15,26 @@ from gevent.event import Event
 from gevent.pool import Group
 
 from soraka.config import WorkerConfig
-from soraka.errors import SorakaError, StoreUnavailable
-from soraka.ports import Claim, ClaimKind, Clock, DueId, Ended, Move, Store
+from soraka.errors import StoreUnavailable
+from soraka.ports import Claim, ClaimKind, Clock, DueId, Ended, Store
 from soraka.process import Turns
-from worker.calls import Call, Calls, OnDone, OnFire
+from worker.admission import Admission
+from worker.again import Paces, Unanswered
+from worker.breaker import Breakers
+from worker.calls import Call, Calls, OnDone, OnFire, OnRelease
+from worker.gates import Gates
+from worker.offers import HandBack, Offers
+from worker.pager import Pager
 from worker.settle import BackOff, Settler, Settling
 from worker.timer import Timer
 
 log = logging.getLogger(__name__)
 
-HandBack = Callable[[list[tuple[str, DueId]]], list[str]]
-"""Offers (topic, message) pairs to a center; the ids that went to another worker. Blocks until it
-answered. Best effort."""
-
 BATCH = 200
 CLAIM_SPACING_S = 0.005
 """Between the starts of two claims: under load they come in batches, the first goes at once."""
-PAGE = 5000
-"""Rows read at once, those held already among them: what is behind them comes up as they go."""
-FULL_PAGE = 500
-"""With the timer nearly full: enough to see what is overdue and was never told of."""
-PAGE_SPACING_S = 0.02
-PAGE_YIELD = 500
-LOW_WATER = 1000
-"""With fewer held and more in the store, the pager need not wait for its time."""
 LONGEST_NAP_S = 1.0
 """The timer turns at least so often, to show that it lives."""
-MAX_HAND_BACKS = 4
-LONGEST_PACE_MS = 64
 AFTER_FAILURE_S = 0.1
 
 
@@ -52,7 +43,8 @@ def _ignore(*_: object) -> None:
 
 
 class Loop:
-    """Makes the callbacks of `owner` (ip:port). `clock` counts as the store does."""
+    """Makes the callbacks of `owner` (ip:port). `clock` counts as the store does, which has so many
+    `shards`."""
 
     def __init__(
         self,
@@ -62,82 +54,110 @@ class Loop:
         clock: Clock,
         call: Call,
         config: WorkerConfig,
+        shards: int = 1,
         hand_back: HandBack | None = None,
+        topic_limit: Callable[[str], int] = lambda _topic: 0,
         on_fire: OnFire = _ignore,
         on_done: OnDone = _ignore,
+        on_release: OnRelease = _ignore,
     ) -> None:
-        self._owner = owner
         self._store = store
         self._clock = clock
         self._config = config
-        self._hand_back = hand_back
         self._timer = Timer(config.max_held)
+        self._unanswered = Unanswered(config.max_held, shards)
+        self._paces = Paces(config.max_held)
         self._busy: set[str] = set()  # being claimed, called or settled
         self._claiming = 0
         self._calling = 0
-        self._paces: dict[str, int] = {}
-        self._gone: set[str] = set()  # answers to claims since the last page
+        self._admission = Admission(
+            Gates(config.max_callbacks, config.max_per_host, topic_limit),
+            Breakers(config.breaker_failures, config.breaker_open_ms),
+            parked=self._slot_freed,
+        )
         self._calls = Calls(
             clock=clock,
             call=call,
-            max_per_host=config.max_per_host,
-            parked=self._slot_freed,
+            admission=self._admission,
             on_fire=on_fire,
             on_done=on_done,
+            on_release=on_release,
         )
         self._turns = Turns("pager", "timer", "settler")
-        self._settler = Settler(store, self._settled, lambda: self._turns.turn("settler"))
+        self._settler = Settler(store, self._settled, lambda: self._turns.turn("settler"), shards)
+        self._pager = Pager(
+            owner=owner,
+            store=store,
+            config=config,
+            horizon=self._horizon,
+            hold=self._hold,
+            held=lambda: len(self._timer),
+            turned=lambda: self._turns.turn("pager"),
+        )
         self._claim_back_off = BackOff("claim")
-        self._page_back_off = BackOff("page")
         self._wake = Event()
-        self._page_now = Event()
-        self._more = False
         self._starved = False
         self._asleep_until = 0
         self._next_claim = 0.0
-        self._hand_backs = 0
+        self._refusing = False
         self._draining = False
         self._greenlets = Group()
+        # a busy one is not in the timer; its claim will tell
+        self._offers = Offers(hand_back, self._timer.discard, self._greenlets)
 
     # ------------------------------------------------------------------ from outside
 
     def start(self) -> None:
         """Begins, in the background. Once only."""
-        for body in (self._keep_paging, self._keep_time, self._settler.run):
+        settler = self._settler
+        for body in (self._pager.run, self._keep_time, settler.run, settler.run_apart):
             self._greenlets.spawn(body)
 
     def deliver(self, messages: Sequence[tuple[str, int]]) -> int:
         """Takes hints: (msg_id, due_at). Returns how many were new; later ones are paged."""
-        if self._draining:
-            return 0
-        new = self._hold(messages, self._horizon())
-        self._nudge()
-        return new
+        return 0 if self._refusing else self._hold(messages, self._horizon())
+
+    def refuse(self) -> None:
+        """Takes no hints any more; what is due and its own is paged and called still."""
+        self._refusing = True
 
     def drain(self, limit_s: float) -> bool:
         """Claims no more, finishes what is under way; False when the limit came first."""
-        self._draining = True
-        self._calls.close()
+        self._refusing = self._draining = self._pager.stopped = True
+        self._admission.close()
         self._wake.set()
         deadline = time.monotonic() + limit_s
-        while self._busy and time.monotonic() < deadline:
+        while self._is_at_work() and time.monotonic() < deadline:
             gevent.sleep(0.01)
         return not self._busy
 
     def stop(self) -> None:
         """Ends at once; calls under way are cut off. Safe to repeat."""
-        self._draining = True
+        self._refusing = self._draining = self._pager.stopped = True
         self._greenlets.kill()
+
+    def _is_at_work(self) -> bool:
+        return bool(self._busy) or self._pager.reading
+
+    @property
+    def draining(self) -> bool:
+        """Whether it takes nothing new."""
+        return self._refusing
 
     @property
     def held(self) -> int:
         """Messages in memory that wait for their time."""
-        return len(self._timer)
+        return len(self._timer) + len(self._unanswered)
 
     @property
     def in_flight(self) -> int:
         """Messages being claimed, called or settled."""
         return len(self._busy)
+
+    @property
+    def open_circuits(self) -> int:
+        """Callback hosts that are left alone for a while."""
+        return self._admission.open_circuits
 
     def turn_ages_ms(self) -> dict[str, int]:
         """Per greenlet, how long ago it last turned."""
@@ -147,57 +167,15 @@ class Loop:
         """How long ago the slowest of them turned."""
         return max(self.turn_ages_ms().values())
 
-    # ------------------------------------------------------------------ pager
-
-    def _keep_paging(self) -> None:
-        while True:
-            self._turns.turn("pager")
-            self._page_now.clear()
-            try:
-                if not self._draining:
-                    self._page()
-            except StoreUnavailable as exc:
-                self._page_back_off.failed(exc)
-            except Exception:  # the edge of a process: one bad turn must not end the loop
-                log.exception("pager.failed")
-            else:
-                self._page_back_off.worked()
-            if self._page_now.wait(self._config.page_ms / 1000):
-                gevent.sleep(PAGE_SPACING_S)
-
-    def _page(self) -> None:
-        limit = FULL_PAGE if len(self._timer) > self._config.max_held * 7 // 8 else PAGE
-        until = self._horizon()
-        rows = self._store.due(self._owner, until, limit)
-        more = len(rows) >= limit
-        rows = self._without_dead(rows)
-        for start in range(0, len(rows), PAGE_YIELD):
-            if start:
-                gevent.sleep(0)  # a long page must not make others late
-            self._hold([(r.msg_id, r.due_at) for r in rows[start : start + PAGE_YIELD]], until)
-            self._nudge()
-            more = more or len(self._timer) >= self._config.max_held
-        self._more = more
-
-    def _without_dead(self, rows: list[DueId]) -> list[DueId]:
-        """Has the store forget the entries of our index behind which there is no message.
-
-        They are those that come up again after a claim was answered GONE: their record was lost.
-        To give one to ourselves takes a false entry away and leaves a true one.
-        """
-        gone, self._gone = self._gone, set()
-        dead = [row.msg_id for row in rows if row.msg_id in gone]
-        for start in range(0, len(dead), PAGE_YIELD):
-            part = dead[start : start + PAGE_YIELD]
-            self._store.assign([Move(i, self._owner, self._owner) for i in part])
-        # one that was read from the log again meanwhile is in the next page
-        return [row for row in rows if row.msg_id not in gone] if dead else rows
+    # ------------------------------------------------------------------ what is known
 
     def _hold(self, messages: Sequence[tuple[str, int]], until: int) -> int:
+        """Keeps what falls due by `until`, and wakes the timer for it; how many were new."""
         new = 0
         for msg_id, due_at in messages:
-            if due_at <= until and msg_id not in self._busy:
+            if due_at <= until and msg_id not in self._busy and msg_id not in self._unanswered:
                 new += self._timer.push(msg_id, due_at)
+        self._nudge()
         return new
 
     def _horizon(self) -> int:
@@ -206,7 +184,6 @@ class Loop:
     # ------------------------------------------------------------------ timer
 
     def _keep_time(self) -> None:
-        low_water = min(LOW_WATER, self._config.max_held // 2)
         while True:
             self._turns.turn("timer")
             try:
@@ -214,8 +191,7 @@ class Loop:
             except Exception:  # the edge of a process: one bad turn must not end the loop
                 log.exception("timer.failed")
                 nap_s = AFTER_FAILURE_S
-            if self._more and len(self._timer) < low_water:
-                self._page_now.set()
+            self._pager.look()
             self._wake.clear()
             self._wake.wait(nap_s)
 
@@ -228,36 +204,50 @@ class Loop:
         self._starved = free <= 0
         if self._starved:
             return self._claim_back_off.left_s() or LONGEST_NAP_S
-        msg_ids = self._timer.pop_due(self._clock.now_ms(), min(free, BATCH))
-        if msg_ids:
-            self._busy.update(msg_ids)
-            self._claiming += len(msg_ids)
-            self._greenlets.spawn(self._claim, msg_ids)
-            self._next_claim = time.monotonic() + CLAIM_SPACING_S
-            return CLAIM_SPACING_S
+        now = self._clock.now_ms()
+        size = min(free, BATCH)
+        if msg_ids := self._unanswered.take(now, size):
+            return self._spawn_claim(self._claim_again, msg_ids)
+        if msg_ids := self._timer.pop_due(now, size):
+            return self._spawn_claim(self._claim, msg_ids)
         return self._nap_s()
 
+    def _spawn_claim(self, claim: Callable[[list[str]], object], msg_ids: list[str]) -> float:
+        self._busy.update(msg_ids)
+        self._claiming += len(msg_ids)
+        self._greenlets.spawn(claim, msg_ids)
+        self._next_claim = time.monotonic() + CLAIM_SPACING_S
+        return CLAIM_SPACING_S
+
     def _nap_s(self) -> float:
-        next_due = self._timer.next_due_ms()
         now = self._clock.now_ms()
         longest = now + int(LONGEST_NAP_S * 1000)
-        self._asleep_until = longest if next_due is None else min(next_due, longest)
+        self._asleep_until = min(self._next_due() or longest, longest)
         return max(1, self._asleep_until - now) / 1000
 
+    def _next_due(self) -> int | None:
+        times = (self._timer.next_due_ms(), self._unanswered.next_ms())
+        return min((at for at in times if at is not None), default=None)
+
     def _free_slots(self) -> int:
-        """How many may be claimed: bounded are calls under way, and outcomes not yet settled."""
+        """How many may be claimed: bounded are calls under way, and outcomes not yet settled.
+
+        With few places left a batch may be claimed all the same. Which host a message is for is
+        seen only then: behind many for hosts that hang are some for others, and places for them.
+        """
         if self._draining or self._claim_back_off.left_s():
             return 0
         most = self._config.max_callbacks
+        places = most - (self._calling - self._admission.waiting)
         return min(
-            most - self._claiming - (self._calling - self._calls.waiting),
-            # those that wait at a gate or for the settler come on top
+            max(places, min(most, BATCH)) - self._claiming,
+            # those that wait at a gate, which are as many at most, or for the settler are on top
             3 * most + BATCH - len(self._busy),
         )
 
     def _nudge(self) -> None:
         """Wakes the timer when something falls due before it would wake."""
-        next_due = self._timer.next_due_ms()
+        next_due = self._next_due()
         if next_due is not None and next_due < self._asleep_until:
             self._wake.set()
 
@@ -268,6 +258,21 @@ class Loop:
     # ------------------------------------------------------------------ claim and call
 
     def _claim(self, msg_ids: list[str]) -> None:
+        unknown = self._claimed(msg_ids)
+        now = self._clock.now_ms()
+        for msg_id in unknown:
+            self._unanswered.put(msg_id, now)
+        if unknown:
+            self._nudge()
+
+    def _claim_again(self, msg_ids: list[str]) -> None:
+        """For those whose shard did not answer."""
+        unknown = self._claimed(msg_ids)
+        self._unanswered.asked(msg_ids, unknown, self._clock.now_ms())
+        self._nudge()
+
+    def _claimed(self, msg_ids: list[str]) -> list[str]:
+        """Claims, and acts on the answers; returns those to which there was none."""
         handed_over = 0
         try:
             claims = self._store.claim(msg_ids)
@@ -275,6 +280,7 @@ class Loop:
             for msg_id, claim in zip(msg_ids, claims, strict=True):
                 self._act_on(msg_id, claim)
                 handed_over += 1
+            return [i for i, c in zip(msg_ids, claims, strict=True) if c.kind is ClaimKind.UNKNOWN]
         except StoreUnavailable as exc:
             self._claim_back_off.failed(exc)
             self._put_back(msg_ids)
@@ -285,31 +291,21 @@ class Loop:
             self._busy.difference_update(msg_ids[handed_over:])
             self._nudge()
             self._slot_freed()
+        return []
 
     def _act_on(self, msg_id: str, claim: Claim) -> None:
         if claim.kind is ClaimKind.FIRE:
-            self._paces.pop(msg_id, None)
+            self._paces.forget(msg_id)
             self._calling += 1
             self._greenlets.spawn(self._make_call, msg_id, claim)
             return
         self._busy.discard(msg_id)
         if claim.kind is ClaimKind.GONE:
-            self._paces.pop(msg_id, None)
-            if len(self._gone) < self._config.max_held:
-                self._gone.add(msg_id)
-        elif claim.at <= self._horizon():
-            self._timer.push(msg_id, self._not_before(msg_id, claim.at))
-
-    def _not_before(self, msg_id: str, at: int) -> int:
-        """`at`; or a little after now when our clock is ahead, each time a little more."""
-        now = self._clock.now_ms()
-        if at > now:
-            self._paces.pop(msg_id, None)
-            return at
-        if len(self._paces) > self._config.max_held:
-            self._paces.clear()
-        pace_ms = self._paces[msg_id] = min(LONGEST_PACE_MS, 2 * self._paces.get(msg_id, 1))
-        return now + pace_ms
+            self._paces.forget(msg_id)
+            self._pager.gone(msg_id)
+        elif claim.kind is not ClaimKind.UNKNOWN and claim.at <= self._horizon():
+            now = self._clock.now_ms()
+            self._timer.push(msg_id, self._paces.not_before(msg_id, claim.at, now))
 
     def _put_back(self, msg_ids: list[str]) -> None:
         """Those the store could not be asked about: due still, and tried when it may be asked."""
@@ -344,19 +340,5 @@ class Loop:
             self._hold([(outcome.msg_id, due_at)], now + self._config.horizon_ms)
             if outcome.ended is Ended.RETRY:
                 retries.append((topic, DueId(due_at, outcome.msg_id)))
-        self._nudge()
         self._slot_freed()
-        if retries and self._hand_back and self._hand_backs < MAX_HAND_BACKS:
-            self._hand_backs += 1
-            self._greenlets.spawn(self._offer, self._hand_back, retries)
-
-    def _offer(self, hand_back: HandBack, retries: list[tuple[str, DueId]]) -> None:
-        try:
-            for msg_id in hand_back(retries):
-                self._timer.discard(msg_id)  # a busy one is not there; its claim will tell
-        except SorakaError as exc:
-            log.debug("hand_back.failed", extra={"reason": str(exc)})
-        except Exception:
-            log.exception("hand_back.failed")
-        finally:
-            self._hand_backs -= 1
+        self._offers.put(retries)

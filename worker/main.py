@@ -1,33 +1,45 @@
 """The worker process."""
 
+import dataclasses
 import logging
+import time
+from collections.abc import Callable
 
 import gevent
+from gevent.event import Event
 
 import idl
 from soraka import launch, process
 from soraka.config import Config
+from soraka.errors import RegistryUnavailable
 from soraka.metrics import Metrics
 from soraka.ports import Ended
 from soraka.rpc import RpcServer
 from soraka.wiring import Parts
+from worker.admission import Why
 from worker.callback import Caller
 from worker.centers import Centers
 from worker.failing import Failing
+from worker.leave import handed_over
 from worker.loop import Loop
 from worker.rpc import Handler
 
 log = logging.getLogger(__name__)
 
 TELL_EVERY_S = 10.0
+HAND_OVER_SHARE = 0.8
+"""Of the time to drain, for what waits to go to others; the rest is for calls under way."""
 
 
 class Worker:
-    """A `process.Role`. Its address is known, and taken, from the start."""
+    """A `process.Role`. Its address is known, and taken, from the start. `leave` ends the process;
+    None when it is not the worker's alone."""
 
     name = "worker"
 
-    def __init__(self, parts: Parts, metrics: Metrics) -> None:
+    def __init__(
+        self, parts: Parts, metrics: Metrics, leave: Callable[[], object] | None = None
+    ) -> None:
         config = parts.config.worker
         self._parts = parts
         self._metrics = metrics
@@ -37,8 +49,11 @@ class Worker:
             "worker.thrift_port",
             patience_s=process.TAKEN_PORT_S,
         )
-        self.instance = process.new_instance(
-            "worker", config.advertise or config.host, listener.getsockname()[1]
+        self.instance = dataclasses.replace(
+            process.new_instance(
+                "worker", config.advertise or config.host, listener.getsockname()[1]
+            ),
+            weight=config.weight,
         )
         self._caller = Caller(max_response_bytes=config.max_response_bytes)
         self._centers = Centers(
@@ -52,15 +67,20 @@ class Worker:
             clock=parts.clock,
             call=self._caller,
             config=config,
+            shards=parts.config.store.shards,
             hand_back=self._centers.hand_back,
+            topic_limit=self._topic_limit,
             on_fire=self._fired,
             on_done=self._done,
+            on_release=self._released,
         )
-        self._server = RpcServer(
-            idl.worker.Worker, Handler(self.instance.incarnation, self._loop), listener
+        handler = Handler(
+            self.instance.incarnation, self._loop, skew_ms=parts.clock.skew_ms, leave=leave
         )
+        self._server = RpcServer(idl.worker.Worker, handler, listener)
         metrics.held.set_function(lambda: self._loop.held)
         metrics.in_flight.set_function(lambda: self._loop.in_flight)
+        metrics.open_circuits.set_function(lambda: self._loop.open_circuits)
 
     def start(self) -> None:
         self._loop.start()
@@ -69,9 +89,18 @@ class Worker:
         process.announce(self._parts.registry, self.instance)
 
     def drain(self, limit_s: float) -> bool:
+        """First what waits goes to others, if there are any, while all that falls due is called
+        still; then what is under way is finished."""
+        deadline = time.monotonic() + limit_s
+        self._loop.refuse()
+        self._announce_leaving()
+        over = handed_over(
+            self.instance, self._parts.registry, self._parts.store, limit_s * HAND_OVER_SHARE
+        )
+        finished = self._loop.drain(max(0.0, deadline - time.monotonic()))
         self._parts.registry.unregister(self.instance)
         self._server.stop(1)
-        return self._loop.drain(limit_s)
+        return over and finished
 
     def stop(self) -> None:
         self._loop.stop()
@@ -88,6 +117,17 @@ class Worker:
     def down(self) -> list[str]:
         return process.unreachable(self._parts.store)
 
+    def _announce_leaving(self) -> None:
+        registry = self._parts.registry
+        try:
+            registry.register(dataclasses.replace(self.instance, draining=True))
+        except RegistryUnavailable as exc:  # then it is missed when it has gone
+            log.warning("drain.not_announced", extra={"reason": str(exc)})
+
+    def _topic_limit(self, name: str) -> int:
+        topic = self._parts.registry.topics().get(name)
+        return topic.max_concurrent_dispatches if topic else 0
+
     def _fired(self, _topic: str, lateness_ms: int) -> None:
         self._metrics.lateness.observe(lateness_ms / 1000)
 
@@ -96,6 +136,9 @@ class Worker:
         self._metrics.callbacks.labels(ended.value).inc()
         if ended is not Ended.RELEASED:  # no call was made
             self._metrics.callback_seconds.observe(duration_ms / 1000)
+
+    def _released(self, why: Why) -> None:
+        self._metrics.released.labels(why.value).inc()
 
     def _tell_forever(self) -> None:
         while True:
@@ -108,10 +151,11 @@ class Worker:
 
 
 def run(config: Config) -> None:
-    """Runs a worker until a signal."""
-    worker = config.worker
+    """Runs a worker until a signal, or until it is asked to leave."""
+    worker, asked = config.worker, Event()
     launch.run(
         config,
-        lambda parts, metrics: [Worker(parts, metrics)],
+        lambda parts, metrics: [Worker(parts, metrics, asked.set)],
         health=(worker.host, worker.health_port, "worker.health_port"),
+        asked=asked,
     )

@@ -28,6 +28,11 @@ class Origin(NamedTuple):
     host: str
     port: int
 
+    def url(self) -> str:
+        """For people; the port is always told."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
 
 @dataclass(frozen=True, slots=True)
 class Request:

@@ -11,6 +11,7 @@ from gevent.event import Event
 
 from soraka.errors import StoreUnavailable
 from soraka.ports import Outcome, Store
+from worker.again import shard_of
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,8 @@ class Settler:
     """Keeps outcomes until settled; whoever fills it looks at `len` first.
 
     `settled` gets each batch with the store's answers, False for an outcome that was dropped; it
-    must neither block nor raise.
+    must neither block nor raise. Outcomes for a shard that does not answer are set apart, so that
+    they hold up no others; of a batch that failed nobody knows which those are, so all are.
     """
 
     def __init__(
@@ -69,17 +71,21 @@ class Settler:
         store: Store,
         settled: Callable[[list[Settling], list[bool]], None],
         turned: Callable[[], None],
+        shards: int = 1,
     ) -> None:
         self._store = store
         self._settled = settled
         self._turned = turned
+        self._shards = shards
         self._waiting: list[Settling] = []
         self._under_way = 0
         self._filled = Event()
+        self._apart: dict[int, list[Settling]] = {}
+        self._set_apart = Event()
         self._back_off = BackOff("settle")
 
     def __len__(self) -> int:
-        return len(self._waiting) + self._under_way
+        return len(self._waiting) + self._under_way + sum(map(len, self._apart.values()))
 
     def put(self, settling: Settling) -> None:
         """Never blocks."""
@@ -96,37 +102,80 @@ class Settler:
             batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
             if not self._waiting:
                 self._filled.clear()
+            if self._apart:
+                batch = self._without_apart(batch)
+            if not batch:
+                continue
             self._under_way = len(batch)
-            answers = self._settle([settling.outcome for settling in batch])
+            if not self._settle(batch):
+                self._put_apart(batch)
             self._under_way = 0
-            try:
-                self._settled(batch, answers)
-            except Exception:  # the edge of a process: later outcomes must be settled still
-                log.exception("settler.failed")
 
-    def _settle(self, outcomes: list[Outcome]) -> list[bool]:
-        try:
-            return self._taken(outcomes)
-        except Exception:  # a defect; it must not cost the others their outcomes
-            log.exception("settle.failed", extra={"outcomes": len(outcomes)})
-        return [self._settle_alone(outcome) for outcome in outcomes]
-
-    def _settle_alone(self, outcome: Outcome) -> bool:
-        try:
-            return self._taken([outcome])[0]
-        except Exception:  # its lease will run out, and it is called again
-            log.exception("settle.dropped", extra={"msg_id": outcome.msg_id})
-            return False
-
-    def _taken(self, outcomes: list[Outcome]) -> list[bool]:
-        """The store's answers, once it has given them."""
+    def run_apart(self) -> None:
+        """Body of another: tries those set apart until they are settled."""
         while True:
-            try:
-                answers = self._store.settle(outcomes)
-            except StoreUnavailable as exc:  # a repetition changes nothing more
-                self._back_off.failed(exc)
-                gevent.sleep(self._back_off.left_s())
-                self._turned()
-            else:
+            self._set_apart.wait()
+            for shard in list(self._apart):
+                while self._settle_first(shard):
+                    pass
+            if not self._apart:
+                self._set_apart.clear()
                 self._back_off.worked()
-                return answers
+            gevent.sleep(self._back_off.left_s())
+
+    def _settle_first(self, shard: int) -> bool:
+        """A batch of those set apart, which stay in their place until they are settled. Whether
+        there may be more to do."""
+        group = self._apart[shard][:BATCH]
+        if not self._settle(group):
+            return False
+        del self._apart[shard][: len(group)]
+        if not self._apart[shard]:
+            del self._apart[shard]
+        return shard in self._apart
+
+    def _put_apart(self, batch: list[Settling]) -> None:
+        for settling in batch:
+            shard = shard_of(settling.outcome.msg_id, self._shards)
+            self._apart.setdefault(shard, []).append(settling)
+        self._set_apart.set()
+
+    def _without_apart(self, batch: list[Settling]) -> list[Settling]:
+        """Those of shards that answered last time; the others line up behind theirs."""
+        free: list[Settling] = []
+        for settling in batch:
+            shard = shard_of(settling.outcome.msg_id, self._shards)
+            self._apart.get(shard, free).append(settling)
+        return free
+
+    def _settle(self, batch: list[Settling]) -> bool:
+        """False when the store, or a part of it, did not answer. A repetition changes nothing."""
+        try:
+            answers = self._store.settle([settling.outcome for settling in batch])
+        except StoreUnavailable as exc:
+            self._back_off.failed(exc)
+            return False
+        except Exception:  # a defect; it must not cost the others their outcomes
+            log.exception("settle.failed", extra={"outcomes": len(batch)})
+            for settling in batch:
+                self._settle_alone(settling)
+        else:
+            self._tell(batch, answers)
+        return True
+
+    def _settle_alone(self, settling: Settling) -> None:
+        try:
+            answers = self._store.settle([settling.outcome])
+        except StoreUnavailable:
+            self._put_apart([settling])
+        except Exception:  # its lease will run out, and it is called again
+            log.exception("settle.dropped", extra={"msg_id": settling.outcome.msg_id})
+            self._tell([settling], [False])
+        else:
+            self._tell([settling], answers)
+
+    def _tell(self, batch: list[Settling], answers: list[bool]) -> None:
+        try:
+            self._settled(batch, answers)
+        except Exception:  # the edge of a process: later outcomes must be settled still
+            log.exception("settler.failed")

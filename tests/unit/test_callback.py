@@ -265,7 +265,7 @@ def drip_body(sock: socket.socket, seen: Seen) -> bool:
 def test_ttr_is_the_deadline_of_the_whole_call(caller: Caller, server: Sink, reply: Any) -> None:
     server.reply = reply
     result, ms = timed(caller, request(server.url, ttr=300))
-    assert result == Failure("timeout after 300 ms")
+    assert result == Failure("timeout after 300 ms", unanswered=True)
     assert 295 <= ms < 450
     assert len(server.seen) == 1
 
@@ -275,7 +275,7 @@ def test_ttr_holds_while_sending(caller: Caller) -> None:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
         params = json.dumps({"x": "y" * (16 << 20)})
         result, ms = timed(caller, request(url, method="POST", params=params, ttr=300))
-    assert result == Failure("timeout after 300 ms")
+    assert result == Failure("timeout after 300 ms", unanswered=True)
     assert ms < 500
 
 
@@ -298,7 +298,7 @@ def mute(host: str, port: int = 0) -> Iterator[int]:
 def test_ttr_holds_while_connecting(caller: Caller) -> None:
     with mute("127.0.0.1") as port:
         result, ms = timed(caller, request(f"http://127.0.0.1:{port}/", ttr=300))
-    assert result == Failure("timeout after 300 ms")
+    assert result == Failure("timeout after 300 ms", unanswered=True)
     assert ms < 500
 
 
@@ -311,7 +311,9 @@ def test_a_timeout_closes_its_own_connection_alone(caller: Caller, server: Sink)
 
     server.reply = reply
     fine = gevent.spawn(caller, request(server.url, ttr=1000))
-    assert caller(request(f"{server.url}/slow", ttr=200)) == Failure("timeout after 200 ms")
+    assert caller(request(f"{server.url}/slow", ttr=200)) == Failure(
+        "timeout after 200 ms", unanswered=True
+    )
     assert fine.get() == Answer(200, b"{}")
     assert caller(request(server.url, ttr=1000)) == Answer(200, b"{}")
     assert server.connections == 2
@@ -393,7 +395,7 @@ def test_a_connection_that_breaks_in_a_call_is_not_tried_again(
 
     server.reply = read_and_close
     result = caller(request(server.url, method=method))
-    assert result == Failure("connection closed without an answer")
+    assert result == Failure("connection closed without an answer", unanswered=True)
     assert len(server.seen) == 2
     assert server.connections == 1
 
@@ -446,7 +448,9 @@ def test_close_closes_idle_connections(caller: Caller, server: Sink) -> None:
 def test_connection_refused(caller: Caller) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    assert caller(request(f"http://127.0.0.1:{port}/")) == Failure("connection refused")
+    assert caller(request(f"http://127.0.0.1:{port}/")) == Failure(
+        "connection refused", unanswered=True
+    )
 
 
 def test_an_unknown_name() -> None:
@@ -454,7 +458,9 @@ def test_an_unknown_name() -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     caller = Caller(max_response_bytes=LIMIT, resolver=Resolver(look_up=look_up))
-    assert caller(request("http://nowhere.invalid/")) == Failure("DNS: name or service not known")
+    assert caller(request("http://nowhere.invalid/")) == Failure(
+        "DNS: name or service not known", unanswered=True
+    )
 
 
 def test_ttr_holds_while_looking_up() -> None:
@@ -464,7 +470,7 @@ def test_ttr_holds_while_looking_up() -> None:
 
     caller = Caller(max_response_bytes=LIMIT, resolver=Resolver(look_up=look_up))
     result, ms = timed(caller, request("http://slow.invalid/", ttr=200))
-    assert result == Failure("timeout after 200 ms")
+    assert result == Failure("timeout after 200 ms", unanswered=True)
     assert ms < 350
 
 
@@ -519,7 +525,9 @@ def test_tls(tls_server: Sink, certificate: Path) -> None:
         assert caller(request(tls_server.url)) == Answer(200, b"{}")
     assert tls_server.connections == 1
     tls_server.reply = hang
-    assert caller(request(tls_server.url, ttr=200)) == Failure("timeout after 200 ms")
+    assert caller(request(tls_server.url, ttr=200)) == Failure(
+        "timeout after 200 ms", unanswered=True
+    )
 
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -589,8 +597,8 @@ def test_tls_a_connection_that_breaks_in_a_large_request_is_not_tried_again(
 def test_a_certificate_nobody_vouches_for(caller: Caller, tls_server: Sink) -> None:
     result = caller(request(tls_server.url))
     assert result in (
-        Failure("TLS: self-signed certificate"),
-        Failure("TLS: self signed certificate"),
+        Failure("TLS: self-signed certificate", unanswered=True),
+        Failure("TLS: self signed certificate", unanswered=True),
     )
     assert tls_server.seen == []
 
@@ -615,5 +623,5 @@ def test_a_handshake_that_hangs(caller: Caller) -> None:
         result, ms = timed(
             caller, request(f"https://127.0.0.1:{listener.getsockname()[1]}/", ttr=200)
         )
-    assert result == Failure("timeout after 200 ms")
+    assert result == Failure("timeout after 200 ms", unanswered=True)
     assert ms < 350

@@ -1,0 +1,258 @@
+"""A worker leaves: beside another and a center, alone, in the middle of calls, told over Thrift."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import gevent
+import pytest
+
+import idl
+from center.main import Center
+from soraka import wire
+from soraka.config import Config, override
+from soraka.errors import PeerUnavailable
+from soraka.message import Callback, Message, State
+from soraka.metrics import Metrics
+from soraka.ports import NewMessage
+from soraka.rpc import RpcClient, parse_address
+from soraka.wiring import Parts
+from tests.acceptance.deployments import free_port
+from tests.contract.store_kit import uuid7
+from tests.unit.sinks import Sink, eventually, sink
+from tests.unit.worker_kit import after, calls
+from worker.leave import FOREVER
+from worker.main import Worker
+
+R = TypeVar("R", Worker, Center)
+HOUR_MS = 3_600_000
+WORKER = """
+from gevent import monkey; monkey.patch_all()
+import os
+from soraka.config import load
+from worker.main import run
+run(load(None, os.environ))
+"""
+
+
+class House:
+    """Roles of one process on SQLite, as standalone has them, with two workers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.parts = Parts(
+            override(
+                Config(),
+                {
+                    "log": {"path": str(folder / "log.db")},
+                    "store": {"path": str(folder / "store.db"), "lease_margin_ms": 400},
+                    "registry": {"path": str(folder / "topics.json")},
+                    "center": {"thrift_port": 0, "reconcile_ms": 100},
+                    "worker": {"thrift_port": 0, "page_ms": 100, "horizon_ms": 1000, "weight": 70},
+                },
+            )
+        )
+        self.parts.clock.sync()
+        self.roles: list[Worker | Center] = []
+        self._position = -1
+
+    def worker(self) -> Worker:
+        return self._started(Worker(self.parts, Metrics()))
+
+    def center(self) -> Center:
+        return self._started(Center(self.parts, Metrics()))
+
+    def _started(self, role: R) -> R:
+        role.start()
+        self.roles.append(role)
+        return role
+
+    def put(self, owner: Worker, url: str, *, in_ms: int, ttr_ms: int = 1000) -> str:
+        now = self.parts.clock.now_ms()
+        message = Message(
+            msg_id=uuid7(now),
+            topic="orders",
+            created_at=now,
+            due_at=now + in_ms,
+            ttr_ms=ttr_ms,
+            callback=Callback(method="POST", url=url, params="{}"),
+            retry_ms=(1000,),
+        )
+        before = self._position
+        self._position += 1
+        entry = NewMessage(self._position, message, owner.instance.address, wire.encode(message))
+        self.parts.store.schedule("p", (before,), self._position, [entry])
+        return message.msg_id
+
+    def states(self, msg_ids: list[str]) -> Counter[State]:
+        return Counter(s.state for s in self.parts.store.get(msg_ids) if s)
+
+    def nothing_left(self, worker: Worker) -> bool:
+        return not self.parts.store.due(worker.instance.address, FOREVER, 1)
+
+    def close(self) -> None:
+        for role in self.roles:
+            role.stop()
+        self.parts.close()
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    made = House(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def server() -> Iterator[Sink]:
+    with sink() as made:
+        yield made
+
+
+def test_beside_another_all_goes_over_and_nothing_is_late_or_twice(
+    house: House, server: Sink
+) -> None:
+    leaving, staying, _ = house.worker(), house.worker(), house.center()
+    assert leaving.instance.weight == 70
+    far = [house.put(leaving, server.url, in_ms=HOUR_MS) for _ in range(300)]
+    soon = [house.put(leaving, server.url, in_ms=700 + 5 * n) for n in range(400)]
+    eventually(lambda: len(server.seen) >= 5)
+    started = time.monotonic()
+    assert leaving.drain(10)
+    assert time.monotonic() - started < 8
+    assert house.nothing_left(leaving)
+    assert set(house.parts.registry.live("worker")) == {staying.instance.address}
+    eventually(lambda: house.states(soon)[State.SUCCEEDED] == len(soon), 10)
+    assert calls(server) == dict.fromkeys(soon, 1)
+    late = sorted(seen.at - int(seen.headers["soraka-due-at"]) for seen in server.seen)
+    assert late[len(late) * 9 // 10] < 500
+    assert house.states(far) == {State.PENDING: 300}
+    assert {s.owner for s in house.parts.store.get(far) if s} == {staying.instance.address}
+
+
+def test_it_says_so_and_serves_what_is_due_until_all_has_gone(house: House, server: Sink) -> None:
+    leaving, staying = house.worker(), house.worker()
+    center = dataclasses.replace(leaving.instance, service="center", address="10.0.0.9:30001")
+    house.parts.registry.register(center)  # one that does not get round to it
+    msg_ids = [house.put(leaving, server.url, in_ms=200 + 100 * n) for n in range(10)]
+    drained = gevent.spawn(leaving.drain, 30)
+    address = leaving.instance.address
+    eventually(lambda: house.parts.registry.live("worker")[address].draining)
+    client = RpcClient(idl.worker.Worker, parse_address(address), timeout_ms=3000)
+    incarnation = leaving.instance.incarnation
+    due = idl.worker.Due(msg_id=msg_ids[-1], due_at=house.parts.clock.now_ms())
+    assert client.call("deliver", incarnation=incarnation, messages=[due]) == 0
+    assert client.call("heartbeat", incarnation=incarnation).draining
+    client.close()
+    eventually(lambda: house.states(msg_ids)[State.SUCCEEDED] == 10)
+    late = [seen.at - int(seen.headers["soraka-due-at"]) for seen in server.seen]
+    assert sorted(late)[5] < 300
+    assert drained.get(timeout=5)
+    assert set(house.parts.registry.live("worker")) == {staying.instance.address}
+
+
+def test_a_hand_over_that_does_not_come_to_its_end_ends_with_the_limit(
+    house: House, server: Sink
+) -> None:
+    leaving, _ = house.worker(), house.worker()
+    center = dataclasses.replace(leaving.instance, service="center", address="10.0.0.9:30001")
+    house.parts.registry.register(center)
+    house.put(leaving, server.url, in_ms=HOUR_MS)
+    started = time.monotonic()
+    assert not leaving.drain(1)
+    assert 0.7 < time.monotonic() - started < 3
+    assert not house.nothing_left(leaving)
+
+
+@pytest.mark.parametrize("others", [(), ("worker",), ("center",)])
+def test_with_nobody_to_take_it_over_it_goes_at_once(
+    house: House, server: Sink, others: tuple[str, ...]
+) -> None:
+    leaving = house.worker()
+    for service in others:
+        other = dataclasses.replace(leaving.instance, service=service, address="10.0.0.9:1")
+        house.parts.registry.register(other)
+    far = [house.put(leaving, server.url, in_ms=HOUR_MS) for _ in range(10)]
+    started = time.monotonic()
+    assert leaving.drain(10)
+    assert time.monotonic() - started < 2
+    assert house.states(far) == {State.PENDING: 10}
+
+
+def test_another_that_leaves_too_takes_nothing(house: House, server: Sink) -> None:
+    first, second, _ = house.worker(), house.worker(), house.center()
+    far = [house.put(first, server.url, in_ms=HOUR_MS) for _ in range(10)]
+    drains = [gevent.spawn(worker.drain, 10) for worker in (first, second)]
+    started = time.monotonic()
+    assert all(drain.get(timeout=20) for drain in drains)
+    assert time.monotonic() - started < 5
+    assert house.states(far) == {State.PENDING: 10}
+
+
+def test_calls_under_way_are_finished_and_those_too_long_cut_off(
+    house: House, server: Sink
+) -> None:
+    leaving = house.worker()
+    server.reply = after(0.6)
+    done = [house.put(leaving, server.url, in_ms=0) for _ in range(5)]
+    eventually(lambda: len(server.seen) == 5)
+    assert leaving.drain(10)
+    assert house.states(done) == {State.SUCCEEDED: 5}
+    leaving.stop()
+
+    server.reply = after(20)
+    again = house.worker()
+    cut = [house.put(again, server.url, in_ms=0, ttr_ms=20_000) for _ in range(5)]
+    eventually(lambda: len(server.seen) == 10)
+    started = time.monotonic()
+    assert not again.drain(0.5)
+    assert time.monotonic() - started < 3
+    assert house.states(cut) == {State.PENDING: 5}  # due again when their leases end
+
+
+@pytest.mark.parametrize("how", ["thrift", "sigterm"])
+def test_a_process_ends_when_it_is_told(tmp_path: Path, how: str) -> None:
+    port = free_port()
+    environ = {
+        **os.environ,
+        "SORAKA_STORE_PATH": str(tmp_path / "store.db"),
+        "SORAKA_LOG_PATH": str(tmp_path / "log.db"),
+        "SORAKA_REGISTRY_PATH": str(tmp_path / "topics.json"),
+        "SORAKA_WORKER_THRIFT_PORT": str(port),
+        "SORAKA_PROCESS_LOG_FORMAT": "text",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-c", WORKER], env=environ, stderr=subprocess.PIPE, text=True
+    )
+    client = RpcClient(idl.worker.Worker, ("127.0.0.1", port), timeout_ms=2000)
+    try:
+        incarnation = eventually(lambda: _incarnation(client), 20)
+        if how == "thrift":
+            client.call("drain", incarnation=incarnation)
+        else:
+            process.terminate()
+        _, said = process.communicate(timeout=20)
+    finally:
+        client.close()
+        process.kill()
+        process.wait()
+    assert process.returncode == 0, said
+    assert "process.draining" in said
+    assert "process.stopped" in said
+    assert "incomplete" not in said
+
+
+def _incarnation(client: RpcClient) -> str | None:
+    """Of the process that answers, if one does."""
+    try:
+        client.call("heartbeat", incarnation="?")
+    except PeerUnavailable:
+        return None
+    except idl.worker.WrongIncarnation as wrong:
+        return str(wrong.incarnation)
+    return None
