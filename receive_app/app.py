@@ -19,6 +19,7 @@ from receive_app.body import abandon, must_close, read_object
 from receive_app.ingress import Ingress
 from receive_app.openapi import document
 from receive_app.pace import paced
+from soraka.budget import ReadingBudget
 from soraka.config import ReceiveConfig
 from soraka.errors import InvalidParams, SorakaError, Unavailable
 from soraka.message import Submission
@@ -43,13 +44,15 @@ def create_app(
     metrics: Callable[[], tuple[bytes, str]],
     count: Count = lambda _operation, _ec, _n: None,
     healthy: Healthy = lambda: (True, {"last_turn_ms": {}}),
+    budget: ReadingBudget | None = None,
 ) -> Flask:
     """`ready` names what does not answer now; `metrics` gives the exposition and its type;
-    `healthy` tells whether all loops of this process turn, with their ages."""
+    `healthy` tells whether all loops of this process turn, with their ages. `budget` may be shared
+    with others; without one it is that of `limits`."""
     app = Flask(__name__, static_folder=None)
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.url_map.merge_slashes = False
-    api = _Api(ingress, limits, count)
+    api = _Api(ingress, limits, count, budget or ReadingBudget(limits.max_reading_bytes))
     for path, operation, act in (
         ("submit", "submit", api.submit),
         ("submitBatch", "submit_batch", api.submit_batch),
@@ -102,10 +105,13 @@ def _add_operations(
 class _Api:
     """The four operations: from the fields of a body to the `result`."""
 
-    def __init__(self, ingress: Ingress, limits: ReceiveConfig, count: Count) -> None:
+    def __init__(
+        self, ingress: Ingress, limits: ReceiveConfig, count: Count, budget: ReadingBudget
+    ) -> None:
         self._ingress = ingress
         self._limits = limits
         self._count = count
+        self._budget = budget
 
     def view(self, operation: str, act: Callable[[dict[str, Any]], Any]) -> Callable[[], Response]:
         """The Flask view of an operation; counts its answers."""
@@ -114,10 +120,15 @@ class _Api:
 
         def view() -> Response:
             try:
-                data = read_object(
-                    request.environ, limit=limit, timeout_ms=timeout_ms, max_values=max_values
-                )
-                result = act(data)
+                with self._budget.share() as share:
+                    data = read_object(
+                        request.environ,
+                        limit=limit,
+                        timeout_ms=timeout_ms,
+                        max_values=max_values,
+                        share=share,
+                    )
+                    result = act(data)
             except SorakaError as exc:
                 self._count(operation, exc.code, 1)
                 return _error(exc)

@@ -1,12 +1,13 @@
 """Reading a request body: bounded in bytes and in time, then JSON or a form as a dict.
 
-Raises InvalidParams or BodyTooLarge. After a body that was not read to its end the connection
-is unusable: `must_close` says so.
+Raises InvalidParams, BodyTooLarge, or Unavailable when too many bytes are being read. After a body
+that was not read to its end the connection is unusable: `must_close` says so.
 """
 
 import json
 import re
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -14,11 +15,13 @@ import gevent
 from werkzeug.http import parse_options_header
 
 from receive_app.rules import GivenTwice, unique_keys
-from soraka.errors import BodyTooLarge, InvalidParams
+from soraka.budget import Share
+from soraka.connections import WAITING
+from soraka.errors import BodyTooLarge, InvalidParams, Unavailable
 
 Environ = dict[str, Any]
 
-_STEP = 64 << 10
+_STEP = 16 << 10
 _MAX_FORM_FIELDS = 64
 _CLOSE = "soraka.must_close"
 _INTEGER = re.compile(r"-?[0-9]{1,25}")
@@ -45,11 +48,11 @@ def abandon(environ: Environ) -> None:
 
 
 def read_object(
-    environ: Environ, *, limit: int, timeout_ms: int, max_values: int
+    environ: Environ, *, limit: int, timeout_ms: int, max_values: int, share: Share
 ) -> dict[str, Any]:
     """The fields of a JSON or form body. A form comes in the nesting of the JSON."""
     # read before anything is refused: the next request comes after it on the connection
-    body = _read(environ, limit, timeout_ms)
+    body = _read(environ, limit, timeout_ms, share)
     _check_encoding(environ)
     kind = _content_type(environ)
     try:
@@ -81,10 +84,16 @@ def _content_type(environ: Environ) -> str:
     return kind
 
 
-def _read(environ: Environ, limit: int, timeout_ms: int) -> bytes:
+def _read(environ: Environ, limit: int, timeout_ms: int, share: Share) -> bytes:
     announced = _announced(environ)
     if announced is None or announced <= limit:
-        body = _arrived(environ, limit + 1 if announced is None else announced, timeout_ms)
+        size = limit + 1 if announced is None else announced
+        try:
+            body = _arrived(environ, size, timeout_ms, share)
+        except Unavailable:
+            share.release()
+            _skip(environ, limit, timeout_ms)
+            raise
         if announced is not None and len(body) < announced:
             abandon(environ)
             raise InvalidParams("body", f"ended after {len(body)} of {announced} bytes")
@@ -109,23 +118,32 @@ def _announced(environ: Environ) -> int | None:
     return int(length)
 
 
-def _arrived(environ: Environ, size: int, timeout_ms: int) -> bytes:
+def _arrived(environ: Environ, size: int, timeout_ms: int, share: Share) -> bytes:
     """Up to `size` bytes of the body; fewer when it ends."""
     late = BodyLate("body", f"did not arrive within {timeout_ms} ms")
     try:
         with gevent.Timeout(timeout_ms / 1000, late):
-            return _take(environ["wsgi.input"], size)
+            return _take(environ, size, share)
     except BodyLate:
         abandon(environ)
+        raise
+    except Unavailable:
         raise
     except Exception as exc:  # each server has its own errors for a malformed body
         abandon(environ)
         raise InvalidParams("body", "is malformed or ended too early") from exc
 
 
-def _take(stream: Any, size: int) -> bytes:
-    parts = bytearray()
-    while len(parts) < size and (more := stream.read(min(size - len(parts), _STEP))):
+def _take(environ: Environ, size: int, share: Share) -> bytes:
+    stream, parts = environ["wsgi.input"], bytearray()
+    waiting: Callable[[], AbstractContextManager[None]] = environ.get(WAITING, nullcontext)
+    while len(parts) < size:
+        step = min(size - len(parts), _STEP)
+        share.take(step)  # before: the server has them in its buffer until the step is whole
+        with waiting():
+            more = stream.read(step)
+        if not more:
+            break
         parts += more
     return bytes(parts)
 

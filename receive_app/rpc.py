@@ -117,6 +117,11 @@ def _thrift_error(exc: SorakaError) -> Exception:
     return found
 
 
+def no_room() -> Exception:
+    """What a call gets for which there is no room now."""
+    return _t.Unavailable(em="too many bytes are being read", retry_after=_retry_after_ms())  # type: ignore[no-any-return]
+
+
 def _retry_after_ms() -> int:
     return Unavailable.retry_after_s * 1000
 

@@ -8,14 +8,16 @@ from typing import Any, cast
 
 import gevent
 from gevent.socket import socket as gevent_socket
-from uuid_utils import uuid7
 
 import idl
 from receive_app.app import create_app
+from receive_app.ids import Ids
 from receive_app.ingress import Ingress
-from receive_app.rpc import Handler
+from receive_app.rpc import Handler, no_room
 from soraka import logs, process, wire
+from soraka.budget import ReadingBudget
 from soraka.config import Config
+from soraka.connections import fitting
 from soraka.errors import ConfigError, Unavailable
 from soraka.launch import come_up_parts
 from soraka.message import Instance
@@ -48,6 +50,7 @@ class _LateIngress:
 
 class Service:
     """`app` is the WSGI application, `thrift` the public Thrift server (not started).
+    `max_connections` is how many each of the two may have in this process.
 
     Both can serve at once, and answer Unavailable until `open`.
     """
@@ -60,9 +63,12 @@ class Service:
         healthy: Callable[[], tuple[bool, dict[str, Any]]] = lambda: process.turning(()),
     ) -> None:
         limits = config.receive
+        self._metrics = metrics
         self._late = _LateIngress()
         self._parts: Parts | None = None
         ingress = cast(Ingress, self._late)
+        self.max_connections = fitting(limits.max_connections, 2, "receive.max_connections")
+        budget = ReadingBudget(limits.max_reading_bytes)
 
         def count(operation: str, ec: int, n: int) -> None:
             metrics.requests.labels(operation, ec).inc(n)
@@ -74,6 +80,7 @@ class Service:
             metrics=metrics.render,
             count=count,
             healthy=healthy,
+            budget=budget,
         )
         self.thrift = RpcServer(
             idl.soraka.Soraka,
@@ -83,12 +90,15 @@ class Service:
             max_items=ITEMS_OF_A_CALL + ITEMS_OF_A_MESSAGE * limits.max_batch,
             read_timeout_ms=limits.read_timeout_ms,
             idle_timeout_ms=limits.idle_timeout_ms,
-            max_connections=limits.max_connections,
+            max_connections=self.max_connections,
+            budget=budget,
+            no_room=no_room,
         )
 
     def open(self, parts: Parts) -> None:
         """From now on it accepts. The clock of `parts` must be known."""
         self._parts = parts
+        self._metrics.show_skew(parts.clock.skew_ms)
         self._late.ingress = Ingress(
             log=parts.log,
             store=parts.store,
@@ -97,7 +107,7 @@ class Service:
             known_topics=parts.topics.find,
             clock=parts.clock,
             encode=wire.encode,
-            new_id=lambda: str(uuid7()),
+            new_id=Ids(parts.clock.now_ms),
             limits=parts.config.receive,
             early_ms=parts.config.store.early_ms,
         )

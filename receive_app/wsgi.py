@@ -12,12 +12,14 @@ from gunicorn.app.base import BaseApplication
 
 from soraka import logs
 from soraka.config import Config
+from soraka.connections import fitting
 from soraka.process import TAKEN_PORT_S, listen, new_instance
 
 SPARE_S = 5
 """From the end of the drain until the master kills its workers: they see a signal only once a
 second, and the log is flushed last."""
 LOOK_S = 0.1
+KEEP_ALIVE_S = 15
 
 
 class ReceiveServer(BaseApplication):  # type: ignore[misc]
@@ -49,8 +51,8 @@ class ReceiveServer(BaseApplication):  # type: ignore[misc]
             "bind": f"fd://{self._http.fileno()}",
             "workers": receive.processes,
             "worker_class": "receive_app.gunicorn_worker.DrainingWorker",
-            "worker_connections": receive.max_connections,
-            "keepalive": 15,
+            "worker_connections": fitting(receive.max_connections, 2, "receive.max_connections"),
+            "keepalive": KEEP_ALIVE_S,
             "graceful_timeout": self._drain_s + SPARE_S,
             "timeout": 60,
             "loglevel": "warning",
@@ -82,6 +84,8 @@ class ReceiveServer(BaseApplication):  # type: ignore[misc]
         import gevent
 
         worker.cfg.set("graceful_timeout", self._drain_s)
+        longest_read_s = max(KEEP_ALIVE_S, self._config.receive.read_timeout_ms / 1000)
+        worker.send_limit_s = longest_read_s + SPARE_S
         self._draining = gevent.spawn(self._drain_when_told, worker)
 
     def _drain_when_told(self, worker: Any) -> None:

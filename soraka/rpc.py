@@ -7,6 +7,7 @@ byte, so an oversized, malformed or dripping peer costs its own connection and n
 import logging
 import socket
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -18,36 +19,67 @@ from thriftpy2.thrift import TClient, TException, TProcessor
 from thriftpy2.transport import TCyMemoryBuffer
 
 from soraka import skim, wire
-from soraka.errors import PeerUnavailable
+from soraka.budget import ReadingBudget, Share
+from soraka.connections import SPARE, Connections
+from soraka.errors import PeerUnavailable, Unavailable
 
 log = logging.getLogger(__name__)
 
 _LENGTH = struct.Struct("!I")
+_STEP = 64 << 10
+MAX_READING_BYTES = 64 << 20
 
 
 class BadFrame(Exception):
     """The peer broke the protocol; its connection is closed."""
 
 
-def _read_exactly(sock: socket.socket, size: int) -> bytes:
-    """`size` bytes, or fewer when the peer closed."""
+class _NoRoom(Exception):
+    """A frame that does not fit the budget was read and thrown away. `call` is its beginning."""
+
+    def __init__(self, call: bytes) -> None:
+        super().__init__("too many bytes of other calls are being read")
+        self.call = call
+
+
+def _read_exactly(sock: socket.socket, size: int, share: Share | None = None) -> bytes:
+    """`size` bytes, or fewer when the peer closed. Raises _NoRoom."""
     chunks = bytearray()
     while len(chunks) < size:
-        chunk = sock.recv(min(size - len(chunks), 1 << 16))
+        chunk = sock.recv(min(size - len(chunks), _STEP))
         if not chunk:
             break
+        if share is not None and not _fits(share, len(chunk)):
+            begin, left = bytes(chunks[:_STEP]) or chunk, size - len(chunks) - len(chunk)
+            del chunks, chunk  # others have the room from now on
+            share.release()
+            _skip(sock, left)
+            raise _NoRoom(begin)
         chunks += chunk
     return bytes(chunks)
 
 
-def _read_frame(sock: socket.socket, first: bytes, limit: int) -> bytes:
+def _fits(share: Share, size: int) -> bool:
+    try:
+        share.take(size)
+    except Unavailable:
+        return False
+    return True
+
+
+def _skip(sock: socket.socket, size: int) -> None:
+    while size > 0 and (chunk := sock.recv(min(size, _STEP))):
+        size -= len(chunk)
+
+
+def _read_frame(sock: socket.socket, first: bytes, limit: int, share: Share | None = None) -> bytes:
     head = first + _read_exactly(sock, _LENGTH.size - len(first))
     if len(head) < _LENGTH.size:
         raise BadFrame("closed in the middle of a frame")
     (size,) = _LENGTH.unpack(head)
     if not 0 < size <= limit:
         raise BadFrame(f"a frame of {size} bytes; the limit is {limit}")
-    frame = _read_exactly(sock, size)
+    frame = _read_exactly(sock, size, share)
     if len(frame) < size:
         raise BadFrame("closed in the middle of a frame")
     return frame
@@ -61,7 +93,10 @@ class RpcServer:
     """Serves one Thrift service on a listening socket.
 
     `max_items` bounds the fields and container elements of a call, of any size: each costs
-    thriftpy2 up to 1.2 µs and 140 bytes, and nothing else runs meanwhile.
+    thriftpy2 up to 1.2 µs and 140 bytes, and nothing else runs meanwhile. `budget` bounds the
+    bytes of calls being read and answered; to a call that finds no room `no_room` is answered,
+    and the connection is closed when the IDL declares no such exception for it. For one
+    connection over `max_connections` the one that waits longest for its peer is closed.
     """
 
     def __init__(
@@ -75,15 +110,22 @@ class RpcServer:
         read_timeout_ms: int = 10_000,
         idle_timeout_ms: int = 300_000,
         max_connections: int = 1000,
+        budget: ReadingBudget | None = None,
+        no_room: Callable[[], Exception] = lambda: Unavailable("busy"),
     ) -> None:
+        self._service = service
         self._processor = TProcessor(service, handler)
+        self._budget = budget or ReadingBudget(MAX_READING_BYTES)
+        self._no_room = no_room
+        self._connections = Connections(max_connections)
         self._limit = max_frame_bytes
         self._max_items = max_items
         self._read_timeout_s = read_timeout_ms / 1000
         self._idle_timeout_s = idle_timeout_ms / 1000
         self._idle: set[socket.socket] = set()
         self._stopping = False
-        self._server = StreamServer(listener, self._serve_connection, spawn=Pool(max_connections))
+        pool = Pool(max_connections + SPARE)
+        self._server = StreamServer(listener, self._serve_connection, spawn=pool)
 
     def start(self) -> None:
         """Begins to serve, in the background."""
@@ -105,8 +147,9 @@ class RpcServer:
     def _serve_connection(self, sock: socket.socket, peer: Any) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            while not self._stopping and (first := self._wait(sock)):
-                self._serve_call(sock, first)
+            with self._connections.open(sock):
+                while not self._stopping and (first := self._wait(sock)):
+                    self._serve_call(sock, first)
         except gevent.Timeout:
             log.warning("rpc.frame_timeout", extra={"peer": str(peer)})
         except BadFrame as exc:
@@ -118,13 +161,26 @@ class RpcServer:
         """The first byte of the next call; empty when the peer is done or idle too long."""
         self._idle.add(sock)
         try:
-            return gevent.with_timeout(self._idle_timeout_s, sock.recv, 1, timeout_value=b"")
+            with self._connections.waiting(sock):
+                return gevent.with_timeout(self._idle_timeout_s, sock.recv, 1, timeout_value=b"")
         finally:
             self._idle.discard(sock)
 
     def _serve_call(self, sock: socket.socket, first: bytes) -> None:
-        with gevent.Timeout(self._read_timeout_s):
-            frame = _read_frame(sock, first, self._limit)
+        with self._budget.share() as share:
+            try:
+                with self._connections.waiting(sock), gevent.Timeout(self._read_timeout_s):
+                    frame = _read_frame(sock, first, self._limit, share)
+            except _NoRoom as exc:
+                payload = self._refused(exc)
+            else:
+                payload = self._answer(frame)
+        if payload:
+            with gevent.Timeout(self._read_timeout_s):
+                sock.sendall(_frame(payload))
+
+    def _answer(self, frame: bytes) -> bytes:
+        """Empty for none. Raises BadFrame."""
         answer = TCyMemoryBuffer()
         try:
             skim.check_call(frame, self._max_items)
@@ -134,9 +190,20 @@ class RpcServer:
         except Exception as exc:  # the parser's errors on garbage are not documented
             log.debug("rpc.call_failed", exc_info=True)
             raise BadFrame(f"{type(exc).__name__}: {exc}") from exc
-        if payload := bytes(answer.getvalue()):
-            with gevent.Timeout(self._read_timeout_s):
-                sock.sendall(_frame(payload))
+        return bytes(answer.getvalue())
+
+    def _refused(self, exc: _NoRoom) -> bytes:
+        """The answer to a call of which only the beginning is known. Raises BadFrame."""
+        answer = TCyMemoryBuffer()
+        try:
+            method, _, sequence = wire.reader(exc.call).read_message_begin()
+            result = getattr(self._service, f"{method}_result")()
+        except Exception as error:
+            raise BadFrame(str(exc)) from error
+        if not self._processor.handle_exception(self._no_room(), result):
+            raise BadFrame(str(exc))
+        self._processor.send_result(TCyBinaryProtocol(answer), method, result, sequence)
+        return bytes(answer.getvalue())
 
 
 class RpcClient:

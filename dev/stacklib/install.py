@@ -1,4 +1,5 @@
-"""The system packages: the servers, a Java runtime, Maven and the Thrift compiler."""
+"""The system packages: the servers, a Java runtime, Maven, the Thrift compiler, and a library that
+gives processes wrong clocks."""
 
 import contextlib
 import os
@@ -11,10 +12,12 @@ from . import MissingError, StackError, jars
 
 PACKAGES = {
     "redis-server": "redis-server",
+    "redis-cli": "redis-tools",
     "nginx": "nginx-light",
     "thrift": "thrift-compiler",
     "java": "default-jre-headless",
     "mvn": "maven",
+    "faketime": "faketime",
 }
 # Debian asks this program before it starts the service of a package it has just installed.
 POLICY = Path("/usr/sbin/policy-rc.d")

@@ -4,13 +4,14 @@ import logging
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Any
 
 import gevent
 import pytest
 
 import idl
+from soraka.budget import SMALL, ReadingBudget
 from soraka.errors import PeerUnavailable
 from soraka.process import listen
 from soraka.rpc import RpcClient, RpcServer
@@ -227,3 +228,85 @@ def test_stop_closes_idle_connections_and_waits_for_calls(
         assert call.get(timeout=1) == 5
     with pytest.raises(PeerUnavailable):
         _deliver(client)
+
+
+# ---------------------------------------------------------------------- more than the limits
+
+
+@pytest.mark.parametrize("sent", [b"", b"\x00", b"\x00\x00\x01\x00half"])
+def test_those_that_wait_longest_make_room(handler: Handler, sent: bytes) -> None:
+    server = RpcServer(
+        idl.worker.Worker,
+        handler,
+        listen("127.0.0.1", 0),
+        read_timeout_ms=600_000,
+        max_connections=3,
+    )
+    server.start()
+    with ExitStack() as stack:
+        stack.callback(server.stop, 0)
+        for _ in range(100):
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            sock.sendall(sent)
+        client = stack.enter_context(closing(_client(server, timeout_ms=10_000)))
+        started = time.monotonic()
+        assert [_deliver(client, n) for n in (1, 2)] == [1, 2]
+        assert time.monotonic() - started < 5
+
+
+class Full(Handler):
+    def submit(self, submission: Any) -> str:
+        return str(submission.topic_name)
+
+
+@pytest.fixture
+def budget() -> ReadingBudget:
+    return ReadingBudget(100_000)
+
+
+@pytest.fixture
+def public(budget: ReadingBudget) -> Iterator[RpcClient]:
+    """To a server whose budget is taken."""
+    server = RpcServer(
+        idl.soraka.Soraka,
+        Full(),
+        listen("127.0.0.1", 0),
+        budget=budget,
+        no_room=lambda: idl.soraka.Unavailable(em="no room", retry_after=1000),
+    )
+    server.start()
+    client = RpcClient(idl.soraka.Soraka, ("127.0.0.1", server.port), timeout_ms=5000)
+    with budget.share() as others:
+        others.take(SMALL + 90_000)
+        yield client
+    client.close()
+    server.stop(0)
+
+
+def _submission(topic: str) -> Any:
+    callback = idl.soraka.Callback(request_type=1, url="http://a")
+    return idl.soraka.Submission(topic_name=topic, callback=callback)
+
+
+def test_a_call_without_room_is_refused_in_its_own_words(public: RpcClient) -> None:
+    for _ in range(3):
+        with pytest.raises(idl.soraka.Unavailable, match="no room"):
+            public.call("submit", submission=_submission("x" * 200_000))
+        assert public.call("submit", submission=_submission("small")) == "small"
+
+
+def test_calls_give_their_room_back(public: RpcClient) -> None:
+    for _ in range(30):
+        topic = "x" * (SMALL + 5000)
+        assert public.call("submit", submission=_submission(topic)) == topic
+
+
+def test_without_a_word_for_it_the_connection_is_closed(handler: Handler) -> None:
+    budget = ReadingBudget(1)
+    server = RpcServer(idl.worker.Worker, handler, listen("127.0.0.1", 0), budget=budget)
+    server.start()
+    with closing(_client(server)) as client:
+        with pytest.raises(PeerUnavailable):
+            _deliver(client, SMALL)
+        assert _deliver(client, 3) == 3
+    server.stop(0)
