@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt lint types imports unit bench stack stack-down clean
+.PHONY: help run test check fmt lint types imports unit bench soak stack stack-down clean
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
@@ -40,6 +40,10 @@ imports: .venv/ready ## The import contracts of setup.cfg
 bench: .venv/ready ## The benchmarks of bench/README.md
 	dev/stack install
 	$(BIN)/python -m bench $(ARGS)
+
+soak: .venv/ready ## Faults at random for long (ARGS='--minutes 30 --seed 7')
+	dev/stack install
+	$(BIN)/python -m tests.faults.soak $(ARGS)
 
 stack: ## Start Kafka, ZooKeeper, Redis and nginx on loopback (ARGS='--ports auto ...')
 	dev/stack up $(ARGS)

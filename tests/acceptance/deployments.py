@@ -29,11 +29,19 @@ def free_port() -> int:
 
 
 class Process:
-    """One soraka process; can be killed and started again."""
+    """One soraka process; can be killed and started again. `module` is what Python runs."""
 
-    def __init__(self, arguments: list[str], environ: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        environ: Mapping[str, str],
+        log: Path,
+        *,
+        module: str = "soraka",
+    ) -> None:
         self.arguments = arguments
-        self._environ = {**os.environ, **environ}
+        self._module = module
+        self.environ = {**os.environ, **environ}
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -45,17 +53,26 @@ class Process:
     def start(self) -> None:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "soraka", *self.arguments],
-                env=self._environ,
+                [sys.executable, "-m", self._module, *self.arguments],
+                env=self.environ,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
 
     @property
+    def is_running(self) -> bool:
+        """Started, and neither ended by us nor by itself."""
+        return self._process is not None and not self.has_ended
+
+    @property
     def has_ended(self) -> bool:
         """By itself."""
         return self._process is not None and self._process.poll() is not None
+
+    def send(self, number: signal.Signals) -> None:
+        """To it and the processes it has forked."""
+        os.killpg(self.pid, number)
 
     def kill(self) -> None:
         """SIGKILL, with the processes it has forked."""
@@ -82,7 +99,8 @@ class Process:
             self._process = None
 
     def output(self) -> str:
-        return self._log.read_text(errors="replace")
+        """What it has logged so far, over all its starts."""
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
 
 
 class Deployment:
@@ -98,6 +116,11 @@ class Deployment:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.http_port}"
+
+    @property
+    def receives(self) -> list[tuple[int, int]]:
+        """HTTP and Thrift ports of each receive."""
+        return [(self.http_port, self.thrift_port)]
 
     def start(self) -> None:
         for process in self.processes.values():
@@ -204,7 +227,7 @@ class Cluster(Deployment):
         """`servers` are the addresses of kafka, redis (URL) and zookeeper."""
         super().__init__(folder)
         name = uuid.uuid4().hex[:8]
-        self._environ = {
+        self.environ = {
             "SORAKA_LOG_ADAPTER": "kafka",
             "SORAKA_LOG_BOOTSTRAP": servers["kafka"],
             "SORAKA_LOG_TOPIC_PREFIX": f"{name}.topic.",
@@ -219,18 +242,43 @@ class Cluster(Deployment):
             "SORAKA_RECEIVE_THRIFT_PORT": str(self.thrift_port),
             **(settings or {}),
         }
-        self.http_port = int(self._environ["SORAKA_RECEIVE_PORT"])
-        self._add("receive", {})
+        self.http_port = int(self.environ["SORAKA_RECEIVE_PORT"])
+        self.processes["receive"] = Process(["receive"], self.environ, folder / "receive.log")
         for i in range(centers):
-            self._add("center", {"SORAKA_CENTER_THRIFT_PORT": str(free_port())}, i)
+            self.add("center", f"center{i}")
         for i in range(workers):
-            self._add("worker", {"SORAKA_WORKER_THRIFT_PORT": str(free_port())}, i)
+            self.add("worker", f"worker{i}")
 
-    def _add(self, role: str, extra: Mapping[str, str], number: int = 0) -> None:
-        name = f"{role}{number}" if role != "receive" else role
+    def add(
+        self,
+        role: str,
+        name: str,
+        settings: Mapping[str, str] | None = None,
+        *,
+        module: str = "soraka",
+    ) -> Process:
+        """One more process, not yet started, at an address of its own that it keeps."""
+        address = {f"SORAKA_{role.upper()}_THRIFT_PORT": str(free_port())}
+        if role == "receive":
+            address["SORAKA_RECEIVE_PORT"] = str(free_port())
         self.processes[name] = Process(
-            [role], {**self._environ, **extra}, self.folder / f"{name}.log"
+            [role],
+            {**self.environ, **address, **(settings or {})},
+            self.folder / f"{name}.log",
+            module=module,
         )
+        return self.processes[name]
+
+    @property
+    def receives(self) -> list[tuple[int, int]]:
+        return [
+            (
+                int(process.environ["SORAKA_RECEIVE_PORT"]),
+                int(process.environ["SORAKA_RECEIVE_THRIFT_PORT"]),
+            )
+            for process in self.processes.values()
+            if process.arguments == ["receive"]
+        ]
 
     def new_topic(self) -> str:
         """Made as an operator does."""
@@ -243,7 +291,7 @@ class Cluster(Deployment):
         """Output of a soraka command that must succeed."""
         done = subprocess.run(
             [sys.executable, "-m", "soraka", *arguments],
-            env={**os.environ, **self._environ},
+            env={**os.environ, **self.environ},
             capture_output=True,
             text=True,
             timeout=60,
