@@ -120,6 +120,12 @@ def _figures(pulse: Pulse) -> dict[str, float]:
 def _tell(pulse: Pulse, *, was_good: bool) -> None:
     extra = {"worker": pulse.address, "missed": pulse.missed}
     if was_good and not pulse.good:
-        log.warning("worker.stuck" if pulse.stuck else "worker.silent", extra=extra)
+        log.warning(_what_is_wrong(pulse), extra=extra)
     elif pulse.good and not was_good:
         log.info("worker.back", extra=extra)
+
+
+def _what_is_wrong(pulse: Pulse) -> str:
+    if pulse.stuck:
+        return "worker.stuck"
+    return "worker.blind" if pulse.blind else "worker.silent"

@@ -8,6 +8,8 @@ MISSES = 3
 """Heartbeats missed in a row; then a worker gets nothing new until it answers again."""
 STUCK_MS = 10_000
 """A loop of a worker that has not turned for so long does not work, though it may answer."""
+BLIND_MS = 3_000
+"""One that has not reached the store for so long gets nothing new; for STUCK_MS, it is stuck."""
 SMOOTHING = 0.3
 """Weight of the last heartbeat. Load follows where messages go, and they go by load: with all of
 the weight on the last one, two workers would be filled in turns."""
@@ -30,6 +32,7 @@ class Load(NamedTuple):
     last_turn_ms: int = 0
     draining: bool = False
     clock_skew_ms: int = 0
+    blind_ms: int = 0
 
 
 def slowness(lag_ms: float) -> float:
@@ -84,7 +87,7 @@ class Pulse:
 
     @property
     def good(self) -> bool:
-        return self.missed < MISSES and not self.stuck
+        return self.missed < MISSES and not self.stuck and not self.blind
 
     @property
     def draining(self) -> bool:
@@ -92,8 +95,15 @@ class Pulse:
 
     @property
     def stuck(self) -> bool:
-        """By its own word: a loop of it stands still."""
-        return self.load is not None and self.load.last_turn_ms >= STUCK_MS
+        """By its own word: a loop of it stands still, or it does not reach the store."""
+        if self.load is None:
+            return False
+        return max(self.load.last_turn_ms, self.load.blind_ms) >= STUCK_MS
+
+    @property
+    def blind(self) -> bool:
+        """By its own word, it does not reach the store."""
+        return self.load is not None and self.load.blind_ms >= BLIND_MS
 
     def busy(self) -> float:
         """What it has to do: messages at its last heartbeat and those assigned since, each as

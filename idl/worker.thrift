@@ -25,6 +25,8 @@ struct Load {
   6: required bool draining
   /** By how many ms the wall clock of its host is ahead of the store's clock. */
   7: required i64 clock_skew_ms
+  /** By how many ms its last look at what falls due is overdue: it does not reach the store. */
+  8: required i64 blind_ms
 }
 
 /** It shares its process with other roles: end that with a signal. Do not repeat. */

@@ -167,6 +167,10 @@ class Loop:
         """How long ago the slowest of them turned."""
         return max(self.turn_ages_ms().values())
 
+    def blind_ms(self) -> int:
+        """For how long it has not seen what falls due, though it should have."""
+        return self._pager.overdue_ms()
+
     # ------------------------------------------------------------------ what is known
 
     def _hold(self, messages: Sequence[tuple[str, int]], until: int) -> int:

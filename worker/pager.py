@@ -4,6 +4,7 @@ Whatever a worker was not told of, or lost, comes up here: its memory is a hint.
 """
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 
 import gevent
@@ -55,6 +56,12 @@ class Pager:
         self.stopped = False
         """Turns, and reads no more."""
         self.reading = False
+        self._read_at = time.monotonic()
+
+    def overdue_ms(self) -> int:
+        """By how much the last page that was read is older than it should be."""
+        age_ms = (time.monotonic() - self._read_at) * 1000
+        return max(0, int(age_ms) - self._config.page_ms)
 
     def run(self) -> None:
         """Body of a greenlet; ends only when killed."""
@@ -70,6 +77,7 @@ class Pager:
             except Exception:  # the edge of a process: one bad turn must not end the loop
                 log.exception("pager.failed")
             else:
+                self._read_at = time.monotonic()
                 self._back_off.worked()
             self.reading = False
             if self._now.wait(self._config.page_ms / 1000):

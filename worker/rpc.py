@@ -52,6 +52,7 @@ class Handler:
             last_turn_ms=self._loop.last_turn_ms(),
             draining=self._loop.draining,
             clock_skew_ms=self._skew_ms(),
+            blind_ms=self._loop.blind_ms(),
         )
 
     def drain(self, incarnation: str | None) -> None:

@@ -154,6 +154,17 @@ def test_one_that_answers_but_stands_still_is_bad(rig: Rig) -> None:
     assert rig.changes > changes  # recovery is told at once
 
 
+def test_one_that_does_not_reach_the_store_gets_nothing_new(rig: Rig) -> None:
+    blind, good = rig.hearts
+    blind.load = blind.load._replace(blind_ms=3000)
+    wait_until(lambda: rig.targets() == {good.address})
+    assert not rig.workers.pulses()[blind.address].stuck  # what it has it keeps
+    blind.load = blind.load._replace(blind_ms=10_000)
+    wait_until(lambda: rig.workers.pulses()[blind.address].stuck)
+    blind.load = blind.load._replace(blind_ms=0)
+    wait_until(lambda: len(rig.targets()) == 2)
+
+
 def test_one_that_says_it_drains_gets_nothing_new(rig: Rig) -> None:
     leaving, stays = rig.hearts
     leaving.load = leaving.load._replace(draining=True)

@@ -81,6 +81,14 @@ def test_a_loop_that_stands_still_shows(rig: Rig, client: RpcClient) -> None:
     assert client.call("heartbeat", incarnation="me").last_turn_ms >= 300
 
 
+def test_a_store_out_of_reach_shows(rig: Rig, client: RpcClient) -> None:
+    assert client.call("heartbeat", incarnation="me").blind_ms == 0
+    rig.store.down = True
+    eventually(lambda: client.call("heartbeat", incarnation="me").blind_ms >= 300)
+    rig.store.down = False
+    eventually(lambda: client.call("heartbeat", incarnation="me").blind_ms == 0)
+
+
 def test_drain_asks_the_process_to_leave_and_may_be_repeated(
     client: RpcClient, asked: Event
 ) -> None:
