@@ -17,6 +17,8 @@ from soraka.message import BALANCES, DAY_MS, DEFAULT_RETRY_MS, MAX_DELAY_MS, WEI
 
 ENV_PREFIX = "SORAKA_"
 REDIS_MODES = ("single", "sentinel", "cluster")
+SECRET = (("store", "url"), ("store", "sentinel_password"))
+"""Settings with passwords, which no error repeats."""
 EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104
 """Hosts to listen on that are no address to reach anybody at."""
 
@@ -306,7 +308,8 @@ def _checked(section: str, key: str, value: Any) -> Any:
     if setting.type not in (bool, int, str) and isinstance(value, list | tuple):
         value = tuple(value)
     if not _fits(setting, value):
-        raise ConfigError(f"{section}.{key} = {value!r}: must be {_allowed(setting)}")
+        shown = "" if (section, key) in SECRET else f" = {value!r}"
+        raise ConfigError(f"{section}.{key}{shown}: must be {_allowed(setting)}")
     return value
 
 

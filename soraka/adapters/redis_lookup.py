@@ -1,12 +1,14 @@
 """Asks several servers where things are."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import gevent
 from gevent.lock import BoundedSemaphore
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, RedisError
 
 from soraka.adapters.redis_node import Command, Node
 
@@ -15,10 +17,16 @@ SECONDS_BETWEEN = 0.1
 
 
 class Lookup:
-    """Calls `look` when what it found is stale: once for all who wait, and not too often."""
+    """Calls `look` when what it found is stale: once for all who wait, and not too often.
 
-    def __init__(self, look: Callable[[], None]) -> None:
+    What is older than `fresh_s` is looked for again behind the back of the caller, who goes on with
+    what is known, also when that look fails.
+    """
+
+    def __init__(self, look: Callable[[], None], fresh_s: float = math.inf) -> None:
         self._look = look
+        self._fresh_s = fresh_s
+        self._refreshing = False
         self._lock = BoundedSemaphore(1)
         self._stale = True
         self._looked = float("-inf")
@@ -33,8 +41,19 @@ class Lookup:
             with self._lock:
                 if time.monotonic() - self._looked > SECONDS_BETWEEN:
                     self._try()
+        elif not self._refreshing and time.monotonic() - self._looked > self._fresh_s:
+            self._refreshing = True
+            gevent.spawn(self._refresh)
         if self._error is not None:
             raise self._error
+
+    def _refresh(self) -> None:
+        try:
+            with suppress(RedisError):
+                self._look()
+        finally:
+            self._looked = time.monotonic()
+            self._refreshing = False
 
     def _try(self) -> None:
         self._stale, self._error = False, None
@@ -48,17 +67,18 @@ class Lookup:
 
 def first_answer(nodes: Sequence[Node], command: Command, read: Callable[[Node, Any], T]) -> T:
     """Asks all at once and takes the first answer that `read` finds good, so that one which is
-    silent delays nothing. `read` raises RedisError for the others. Raises the last of those."""
+    silent delays nothing. `read` raises RedisError for the others. Raises the last of those.
+
+    The slower ones end by themselves, within their timeouts: to be ended in the middle would cost
+    each of them its connection.
+    """
     asking = [gevent.spawn(_ask, node, command, read) for node in nodes]
     error = RedisError("no server to ask")
-    try:
-        for one in gevent.iwait(asking):
-            answer = one.get()
-            if not isinstance(answer, RedisError):
-                return answer
-            error = answer
-    finally:
-        gevent.killall(asking, block=False)
+    for one in gevent.iwait(asking):
+        answer = one.get()
+        if not isinstance(answer, RedisError):
+            return answer
+        error = answer
     raise error
 
 
@@ -68,6 +88,8 @@ def _ask(node: Node, command: Command, read: Callable[[Node, Any], T]) -> T | Re
         if isinstance(reply, RedisError):
             raise reply
         return read(node, reply)
+    except AuthenticationError as exc:
+        return AuthenticationError(f"{node.address}: {exc}")
     except RedisError as exc:
         return RedisError(f"{node.address}: {exc}")
     except OSError as exc:

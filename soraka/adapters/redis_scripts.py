@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from redis.exceptions import AskError, NoScriptError, RedisError, TryAgainError
+from redis.exceptions import AskError, MovedError, NoScriptError, RedisError, TryAgainError
 
 from soraka.adapters.redis_node import Arg, Command, Topology
 from soraka.adapters.redis_send import send
@@ -113,6 +113,10 @@ def _some(replies: list[Any]) -> list[Any]:
 
 
 def _unavailable(error: Exception) -> StoreUnavailable:
+    if isinstance(error, MovedError):
+        return StoreUnavailable(
+            f"redis: {error} has the shard now; for a cluster store.redis_mode must say so"
+        )
     if isinstance(error, AskError | TryAgainError):
         return StoreUnavailable("redis: a shard is just being moved to another server")
     return StoreUnavailable(f"redis: {error}")

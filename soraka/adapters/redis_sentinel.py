@@ -3,15 +3,18 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from redis.exceptions import AuthenticationError, MovedError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import MovedError, RedisError
 
 from soraka.adapters.redis_lookup import Lookup, first_answer
 from soraka.adapters.redis_node import Limits, Node, Options
 
+FRESH_S = 0.5
+
 
 class SentinelTopology:
-    """Asks the sentinels at the first use and after each failure.
+    """Asks the sentinels at the first use, after each failure, and now and then: when they are told
+    to change masters, the old one goes on for some 10 s, and what it takes is lost after all.
 
     Every new connection is asked for its role, since the address that a sentinel names may be
     that of a master no more. A master cut off from its sentinels, with clients on its side, goes on
@@ -29,7 +32,7 @@ class SentinelTopology:
         self._options = {**options, "redis_connect_func": _connect_to_master}
         self._limits = limits
         self._node: Node | None = None
-        self._lookup = Lookup(self._look)
+        self._lookup = Lookup(self._look, FRESH_S)
 
     def locate(self, shards: Iterable[int]) -> Mapping[int, Node]:
         self._lookup.ensure()
@@ -47,7 +50,12 @@ class SentinelTopology:
 
     def _look(self) -> None:
         command = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._master)
-        host, port = first_answer(self._sentinels, command, self._read)
+        try:
+            host, port = first_answer(self._sentinels, command, self._read)
+        except AuthenticationError as exc:
+            raise RedisError(
+                f"store.sentinel_password is not that of the sentinels: {exc}"
+            ) from exc
         if self._node is not None and self._node.address == f"{host}:{port}":
             return
         if self._node is not None:
@@ -56,7 +64,7 @@ class SentinelTopology:
 
     def _read(self, _node: Node, reply: Any) -> tuple[str, int]:
         if reply is None:
-            raise RedisError(f"knows no master named {self._master}")
+            raise RedisError(f"knows no master named {self._master}: store.sentinel_master")
         host, port = reply
         return host.decode(), int(port)
 

@@ -20,8 +20,11 @@ def servers(url: str) -> list[Options]:
     match = re.fullmatch(r"(rediss?://)([^/?#]*@)?([^/?#]*)(.*)", url)
     if match is None:
         raise ValueError(FORM)
-    scheme, user, hosts, rest = match.groups()
+    scheme, user, listed, rest = match.groups()
+    hosts = listed.split(",")
+    if len(hosts) > 1 and "" in hosts:
+        raise ValueError(FORM)
     try:
-        return [parse_url(f"{scheme}{user or ''}{host}{rest}") for host in hosts.split(",")]
+        return [parse_url(f"{scheme}{user or ''}{host}{rest}") for host in hosts]
     except ValueError:
         raise ValueError(FORM) from None  # its own words may have a part of the password
