@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -34,12 +33,11 @@ class Refusal:
 
 
 class Admission:
-    """`parked` is told before one waits at a gate."""
+    """Every call goes through here, into a circuit and two gates, and out again."""
 
-    def __init__(self, gates: Gates, breakers: Breakers, parked: Callable[[], None]) -> None:
+    def __init__(self, gates: Gates, breakers: Breakers) -> None:
         self._gates = gates
         self._breakers = breakers
-        self._parked = parked
 
     @property
     def waiting(self) -> int:
@@ -55,10 +53,10 @@ class Admission:
     ) -> Ticket | Refusal:
         """A ticket, after up to `wait_s`; then `leave` must follow. No open circuit stops a call
         that is `forced`; the gates do."""
-        if not forced and (delay_ms := self._breakers.wait_ms(host, _now_ms())):
-            return _circuit_open(host, delay_ms)
-        if self._gates.full(host, topic):
-            self._parked()
+        if self._breakers.open and not forced:
+            delay_ms = self._breakers.wait_ms(host, _now_ms())
+            if delay_ms:
+                return _circuit_open(host, delay_ms)
         if full := self._gates.enter(host, topic, wait_s):
             return self._full(host, topic, full)
         now = _now_ms()

@@ -1,8 +1,10 @@
 """How many calls run at once: of the worker, per callback host, per topic.
 
 A host may have `per_host` calls, but no more than there are places free: k hosts that hang come to
-rest with a (k+1)th of all places each, and another host finds as many free. A topic may have
-what its settings say.
+rest with a (k+1)th of the places each, and another host finds as many free. That holds once their
+calls end; hosts that come to hang one after the other halve at first what the one before has left.
+So a fifth of all places is set aside, of which each host may have a few. A topic may have what its
+settings say.
 
 A few of those beyond wait, claimed, while their lease leaves time; the rest are told when to come
 back: each gets the next place in a line that moves as fast as the host, or the topic, has been
@@ -26,6 +28,10 @@ MAX_DELAY_MS = 60_000
 """A host that recovers is tried again with everything within this time."""
 RAMP = 8
 """Calls at once to a host that was away and answers again; one more with each that ends."""
+SURE_SHARE = 100
+"""One place in so many is sure for each host, while places are set aside for it,"""
+SURE_HOSTS = 20
+"""which are enough for so many hosts."""
 LANES_LOOKED_AT = 16
 """When a call ends: so many that may not go yet are passed over. Others' turns come."""
 _FIRST_GUESS_MS = 20.0
@@ -65,17 +71,26 @@ class _Lane(NamedTuple):
 
 
 class Gates:
-    """`total` calls run, as many wait. `topic_limit` is asked each time; 0 is no limit."""
+    """`total` calls run, as many wait; `parked` is told when one begins to. `topic_limit` is asked
+    each time; 0 is no limit."""
 
     def __init__(
-        self, total: int, per_host: int, topic_limit: Callable[[str], int] = lambda _topic: 0
+        self,
+        total: int,
+        per_host: int,
+        topic_limit: Callable[[str], int] = lambda _topic: 0,
+        parked: Callable[[], object] = lambda: None,
     ) -> None:
         self._total = total
         self._per_host = per_host
+        self._sure = total // SURE_SHARE
+        self._set_aside = SURE_HOSTS * self._sure
         self._topic_limit = topic_limit
+        self._parked = parked
         self._gates: OrderedDict[Origin | str, _Gate] = OrderedDict()
         self._lanes: OrderedDict[_Lane, deque[AsyncResult[bool]]] = OrderedDict()
         self._closed = False
+        self._hosts = 0  # with calls under way
         self.running = 0
         self.waiting = 0
         """Calls at all gates that wait to be let in."""
@@ -106,15 +121,19 @@ class Gates:
 
     def leave(self, host: Origin, topic: str, duration_ms: float | None = None) -> None:
         """A call ended, or never began: then it tells nothing of durations. Others go in."""
+        of_host, of_topic = self._gates[host], self._gates[topic]
         self.running -= 1
-        for gate in (self._gates[host], self._gates[topic]):
+        self._hosts -= of_host.running == 1
+        now = _now_ms()
+        for gate in (of_host, of_topic):
             gate.running -= 1
-            gate.moved = _now_ms()
+            gate.moved = now
             if duration_ms is not None:
                 gate.mean_ms += _WEIGHT * (duration_ms - gate.mean_ms)
-                if gate.most is not None:
-                    gate.most = gate.most + 1 if gate.most < self._per_host else None
-        self._let_in(_Lane(host, topic))
+        if of_host.most is not None and duration_ms is not None:
+            of_host.most = of_host.most + 1 if of_host.most < self._per_host else None
+        if self._lanes:
+            self._let_in(_Lane(host, topic))
 
     def came_back(self, host: Origin) -> None:
         """A host that was away answers: begin with a few calls."""
@@ -125,7 +144,7 @@ class Gates:
         if full is Full.CLOSED:
             return 0
         gate = self._gate(host if full is Full.HOST else topic)
-        places = self._places(gate) if full is Full.HOST else self._topic_limit(topic)
+        places = self._share() if full is Full.HOST else self._topic_limit(topic)
         places = max(1, places, gate.running)
         now = _now_ms()
         call_ms = max(gate.mean_ms, now - gate.moved if gate.running else 0)
@@ -141,23 +160,32 @@ class Gates:
             while lane in self._lanes:
                 self._first_of(lane).set(False)
 
+    def _share(self) -> int:
+        """What a host comes to have when all that are called now want more than they get."""
+        fair = (self._total - self._set_aside) // (self._hosts + 1)
+        return min(self._per_host, max(self._sure, fair))
+
     def _places(self, gate: _Gate | None) -> int:
-        """Of a host."""
-        most = min(self._per_host, self._total - self.running)
+        """Of a host, those it has among them."""
+        most = self._most(self._total - self.running)
         return most if gate is None or gate.most is None else min(most, gate.most)
+
+    def _most(self, free: int) -> int:
+        return min(self._per_host, max(self._sure if free else 0, free - self._set_aside))
 
     def _may_wait(self, host: Origin, topic: str) -> bool:
         """Hosts that hang must not take all room to wait either."""
-        room = self._total - self.waiting
+        if self._gate(host).waiting >= self._most(self._total - self.waiting):
+            return False
         limit = self._topic_limit(topic)
-        return self._gate(host).waiting < min(self._per_host, room) and not (
-            limit and self._gate(topic).waiting >= limit
-        )
+        return not limit or self._gate(topic).waiting < limit
 
     def _take(self, host: Origin, topic: str) -> None:
+        of_host, of_topic = self._gate(host), self._gate(topic)
         self.running += 1
+        self._hosts += of_host.running == 0
         now = _now_ms()
-        for gate in (self._gate(host), self._gate(topic)):
+        for gate in (of_host, of_topic):
             gate.running += 1
             gate.moved = now
 
@@ -165,6 +193,7 @@ class Gates:
         place: AsyncResult[bool] = AsyncResult()
         self._lanes.setdefault(lane, deque()).append(place)
         self._count_waiting(lane, 1)
+        self._parked()
         try:
             place.wait(timeout=wait_s)
         except BaseException:
@@ -205,7 +234,7 @@ class Gates:
             lane = next(iter(self._lanes))
             self._lanes.move_to_end(lane)
             passed_over += not self._may_go(lane)
-        if own in self._lanes:
+        if len(self._lanes) > LANES_LOOKED_AT and own in self._lanes:
             self._may_go(own)
 
     def _may_go(self, lane: _Lane) -> bool:

@@ -71,9 +71,8 @@ class Loop:
         self._claiming = 0
         self._calling = 0
         self._admission = Admission(
-            Gates(config.max_callbacks, config.max_per_host, topic_limit),
+            Gates(config.max_callbacks, config.max_per_host, topic_limit, self._slot_freed),
             Breakers(config.breaker_failures, config.breaker_open_ms),
-            parked=self._slot_freed,
         )
         self._calls = Calls(
             clock=clock,

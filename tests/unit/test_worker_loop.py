@@ -339,7 +339,7 @@ def test_a_host_that_hangs_stops_no_other(rig: Rig, server: Sink) -> None:
 
 
 def test_claims_and_settles_come_in_batches_under_load(rig: Rig, server: Sink) -> None:
-    rig.loop(max_per_host=1000)
+    rig.loop(max_callbacks=2000, max_per_host=1000)
     msg_ids = rig.put(server.url, count=1000, in_ms=300, ttr_ms=10_000)
     rig.all_end(msg_ids, State.SUCCEEDED)
     assert sum(rig.store.claims) == 1000
