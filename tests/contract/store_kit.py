@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import redis
 
 from soraka.adapters.redis_store import RedisStore
@@ -15,6 +16,7 @@ from soraka.adapters.sqlite_store import SqliteStore
 from soraka.message import Callback, Command, CommandKind, Message
 from soraka.ports import Entry, FullStore, NewCommand, NewMessage
 from soraka.wire import encode
+from tests.redis_groups import RedisGroup
 
 TOPIC = "orders"
 OWNER = "10.0.0.1:30002"
@@ -30,6 +32,7 @@ SETTINGS = {
     "lease_margin_ms": MARGIN,
     "early_ms": EARLY,
 }
+KINDS = ("redis", "redis_sentinel", "redis_cluster", "sqlite")
 _numbers = itertools.count()
 
 
@@ -120,6 +123,35 @@ def redis_store(
     with contextlib.closing(store):
         if flush:
             store.vouch(store.restarts())
+        yield store
+
+
+@contextlib.contextmanager
+def group_store(
+    group: RedisGroup, *, shards: int = 4, flush: bool = True, **other: Any
+) -> Iterator[RedisStore]:
+    """On servers that keep each other."""
+    if flush:
+        group.flush()
+    store = RedisStore(shards=shards, **{**group.settings, **SETTINGS, **other})
+    with contextlib.closing(store):
+        if flush:
+            store.vouch(store.restarts())
+        yield store
+
+
+@contextlib.contextmanager
+def any_store(
+    kind: str, request: pytest.FixtureRequest, path: Path, **other: Any
+) -> Iterator[FullStore]:
+    """`kind` is one of KINDS."""
+    if kind == "sqlite":
+        opened: Any = sqlite_store(path, **other)
+    elif kind == "redis":
+        opened = redis_store(request.getfixturevalue("redis_server").url, **other)
+    else:
+        opened = group_store(request.getfixturevalue(kind), **other)
+    with opened as store:
         yield store
 
 

@@ -1,4 +1,4 @@
-"""What soraka/ports.py says of Store and StoreReader, on both adapters."""
+"""What soraka/ports.py says of Store and StoreReader, on SQLite and in each mode of Redis."""
 
 import contextlib
 import time
@@ -29,16 +29,17 @@ from soraka.wire import encode
 from tests.contract.store_kit import (
     EARLY,
     HOUR,
+    KINDS,
     LEASE,
     OTHER,
     OWNER,
     TurnedClock,
     add_time,
+    any_store,
     cancel,
     entry,
     message,
     put,
-    redis_store,
     sqlite_store,
     uuid7,
     wait_for,
@@ -51,15 +52,13 @@ WAITS, NOT_FOUND = Verdict.EARLY, Verdict.NOT_FOUND
 FINISHED = [Ended.SUCCEEDED, Ended.DEAD]
 
 
-@pytest.fixture(params=["redis", "sqlite"])
+@pytest.fixture(params=KINDS)
 def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
     with contextlib.ExitStack() as stack:
 
         def opened(**other: Any) -> FullStore:
-            if request.param == "sqlite":
-                return stack.enter_context(sqlite_store(tmp_path / "store.db", **other))
-            url = request.getfixturevalue("redis_server").url
-            return stack.enter_context(redis_store(url, **other))
+            store = any_store(request.param, request, tmp_path / "store.db", **other)
+            return stack.enter_context(store)
 
         yield opened
 

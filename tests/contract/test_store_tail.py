@@ -1,4 +1,4 @@
-"""What soraka/ports.py says of StoreTail and of `scan`, on both adapters."""
+"""What soraka/ports.py says of StoreTail and `scan`, on SQLite and in each mode of Redis."""
 
 import contextlib
 from collections import Counter
@@ -12,30 +12,29 @@ import redis
 from soraka.errors import StoreUnavailable
 from soraka.ports import ClaimKind, Ended, FullStore, Move, Outcome
 from tests.contract.store_kit import (
+    KINDS,
     OTHER,
     OWNER,
     TurnedClock,
+    any_store,
     cancel,
     entry,
     message,
     put,
     redis_store,
-    sqlite_store,
 )
 from tests.servers import Server
 
 Open = Callable[..., FullStore]
 
 
-@pytest.fixture(params=["redis", "sqlite"])
+@pytest.fixture(params=KINDS)
 def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
     with contextlib.ExitStack() as stack:
 
         def opened(**other: Any) -> FullStore:
-            if request.param == "sqlite":
-                return stack.enter_context(sqlite_store(tmp_path / "store.db", **other))
-            url = request.getfixturevalue("redis_server").url
-            return stack.enter_context(redis_store(url, **other))
+            store = any_store(request.param, request, tmp_path / "store.db", **other)
+            return stack.enter_context(store)
 
         yield opened
 
