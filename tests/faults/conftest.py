@@ -1,6 +1,7 @@
 """A cluster shared by the fault tests, renewed when a test has left it broken, and a table of
 figures at the end."""
 
+import time
 import zlib
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ SETTINGS = {
     "SORAKA_LOG_MAX_INFLIGHT_BYTES": str(32 << 20),
 }
 PARTITIONS = 4
+PROMPT_S = 0.5
 ROLES = ("receive", "center0", "center1", "worker0", "worker1")
 rows: list[str] = []
 
@@ -64,11 +66,26 @@ def start(process: Process, timeout_s: float = 40.0) -> None:
 def warm_topic(cluster: Cluster) -> str:
     """A topic that every center reads by now: on Kafka that takes a moment for a new one."""
     topic = cluster.new_topic()
-    sink = Sink()
-    for _ in range(2 * PARTITIONS):  # ids fall on partitions by chance; a few will do
-        sink.wait(cluster.submit(topic, sink.url("/first"), delay_time=0), timeout_s=60)
-    sink.close()
+    wait_prompt(cluster, topic)
     return topic
+
+
+def wait_prompt(cluster: Cluster, topic: str, timeout_s: float = 90.0) -> None:
+    """Until callbacks come at once, many in a row: no partition waits for a center."""
+    sink = Sink()
+    prompt = 0
+
+    def probe() -> bool:
+        nonlocal prompt
+        begun = time.monotonic()
+        sink.wait(cluster.submit(topic, sink.url("/probe"), delay_time=0), timeout_s=timeout_s)
+        prompt = prompt + 1 if time.monotonic() - begun < PROMPT_S else 0
+        return prompt > 4 * PARTITIONS  # ids fall on partitions by chance
+
+    try:
+        wait_until(probe, timeout_s, lambda: f"callbacks come at once\n{cluster.output()}")
+    finally:
+        sink.close()
 
 
 class Shared:
@@ -90,6 +107,8 @@ class Shared:
                 made.close()
                 raise
             self._cluster = made
+        else:
+            wait_prompt(self._cluster, self.topic)
         return self._cluster
 
     def give_back(self, *, whole: bool) -> None:

@@ -69,10 +69,21 @@ def memory_of(process: Process) -> int:
     return sum(each.memory_info().rss for each in (first, *first.children(recursive=True)))
 
 
-def pending_of(redis: Server, owner: str, shards: int = 8) -> int:
-    """Messages that a worker owns. The keys are those of `lua/common.lua`."""
-    with redis_py.Redis.from_url(redis.url) as client:
-        return sum(int(client.zcard(f"{{{shard}}}:o:{owner}")) for shard in range(shards))
+class Pending:
+    """Counts the messages that a worker owns. The keys are those of `lua/common.lua`."""
+
+    def __init__(self, redis: Server, owner: str, shards: int = 8) -> None:
+        self._client = redis_py.Redis.from_url(redis.url)
+        self._keys = [f"{{{shard}}}:o:{owner}" for shard in range(shards)]
+
+    def __call__(self) -> int:
+        with self._client.pipeline(transaction=False) as asked:
+            for key in self._keys:
+                asked.zcard(key)
+            return sum(asked.execute())
+
+    def close(self) -> None:
+        self._client.close()
 
 
 def append_raw(kafka: Server, topic: str, values: list[bytes], partitions: int) -> None:

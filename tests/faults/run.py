@@ -82,6 +82,10 @@ class Run:
             lambda: f"{calls} more callbacks: {self.sink.calls - before}\n{self._where()}",
         )
 
+    def called(self, calls: int, timeout_s: float = 60.0) -> None:
+        """Returns when so many callbacks have come since the begin."""
+        self.flow(calls - self.sink.calls, timeout_s)
+
     @contextlib.contextmanager
     def fault(self, name: str, *, may_repeat: bool = False, lost_ms: int = 0) -> Iterator[Striking]:
         """Something is broken for the length of the block; see `history.Fault`."""
