@@ -17,6 +17,8 @@ struct Message {
 enum CommandKind {
   CANCEL = 1
   ADD_TIME = 2
+  FIRE_NOW = 3
+  REDRIVE = 4
 }
 
 struct Command {

@@ -26,6 +26,8 @@ ID_AHEAD_MS = 60_000
 """How far ahead of our clock the time of a new msg_id may be: the clocks of submitters."""
 NO_OWNER = "-"
 """Owner of messages accepted while no worker lived: always absent, so reconcile moves them."""
+PARKED = "~"
+"""Begins the owner of messages of a paused topic; see `parked_owner`."""
 RESERVED_TOPICS = frozenset({"admin", "center", "worker", "receive", "lock", "iptopic"})
 
 
@@ -64,6 +66,8 @@ class Message:
 class CommandKind(StrEnum):
     CANCEL = "cancel"
     ADD_TIME = "add_time"
+    FIRE_NOW = "fire_now"
+    REDRIVE = "redrive"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +79,25 @@ class Command:
     topic: str
     kind: CommandKind
     add_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One attempt that ended. Source: the store's history of a message.
+
+    `number` counts from 1, anew after a redrive. `started_at` is when the request left, by the
+    store's clock; `status` the HTTP status, 0 when there was no answer; `next_at` when the next
+    attempt is due, 0 when there is none.
+    """
+
+    number: int
+    started_at: int
+    duration_ms: int
+    worker: str
+    ended: str
+    status: int = 0
+    reason: str = ""
+    next_at: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +142,10 @@ class Topic:
     `workers` are the instances that may hold its messages; empty means every live one.
     `balance` is one of BALANCES, `weigh_by` one of WEIGHTS: weights set by hand at the instances,
     or what they report of their load. `max_concurrent_dispatches` bounds the callbacks of this
-    topic under way at one worker; 0: only the worker's own limits do.
+    topic under way at one worker; 0: only the worker's own limits do. `max_dispatches_per_second`
+    bounds the callbacks of this topic begun per second by all workers together; 0: no limit.
+    While it is `paused` its messages wait, owned by `parked_owner(name)`. `retention_ms` is how
+    long succeeded and cancelled messages are kept; 0: as the store's configuration says.
     """
 
     name: str
@@ -129,6 +155,9 @@ class Topic:
     balance: str = "round_robin"
     weigh_by: str = "instance"
     max_concurrent_dispatches: int = 0
+    max_dispatches_per_second: int = 0
+    paused: bool = False
+    retention_ms: int = 0
     retry_ms: tuple[int, ...] = DEFAULT_RETRY_MS
     created_at: int = 0
 
@@ -148,6 +177,11 @@ class Instance:
     version: str = ""
     weight: int = DEFAULT_WEIGHT
     draining: bool = False
+
+
+def parked_owner(topic: str) -> str:
+    """Who owns the messages of a paused topic that have fallen due: nobody who calls them."""
+    return PARKED + topic
 
 
 def id_time_ms(msg_id: str) -> int | None:

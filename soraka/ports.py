@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
-from soraka.message import DAY_MS, Command, Instance, Message, Stored, Topic
+from soraka.message import DAY_MS, Attempt, Command, Instance, Message, State, Stored, Topic
 
 # --------------------------------------------------------------------------- Log
 
@@ -199,13 +199,20 @@ class Ended(StrEnum):
 
 
 class Outcome(NamedTuple):
-    """`delay_ms`, for RETRY and RELEASED: from now to the next attempt. `reason` is for people."""
+    """`delay_ms`, for RETRY and RELEASED: from now to the next attempt. `reason` is for people.
+
+    The last four are for the history of the message, as in `message.Attempt`.
+    """
 
     msg_id: str
     attempt: int
     ended: Ended
     delay_ms: int = 0
     reason: str = ""
+    started_at: int = 0
+    duration_ms: int = 0
+    worker: str = ""
+    status: int = 0
 
 
 class DueId(NamedTuple):
@@ -260,8 +267,10 @@ class Store(Protocol):
     def command(self, commands: Sequence[Command]) -> list[Verdict]:
         """Applies commands now; one verdict each, in order.
 
-        CANCEL on a pending message finishes it. ADD_TIME moves its due time. TOO_LATE when it is
-        finished or a lease on it runs; that verdict is remembered too. An unknown message whose
+        CANCEL on a pending message finishes it. ADD_TIME moves its due time, FIRE_NOW moves it to
+        now. TOO_LATE when it is finished or a lease on it runs; that verdict is remembered too.
+        REDRIVE makes a dead message pending, due now, with all its retries; TOO_LATE when it is
+        not dead. An unknown message whose
         id (UUIDv7) was made within the early window, or up to ID_AHEAD_MS ahead: the command is
         kept for it, EARLY; otherwise, or when the topic is another: NOT_FOUND. What is kept
         waits for DOOR_MS. StoreUnavailable also when too many commands wait; some may have been
@@ -277,8 +286,9 @@ class Store(Protocol):
         """Ends attempts. False: stale, the attempt is not the current one or the message is
         finished; nothing changed. A finished record is kept for its retention."""
 
-    def due(self, owner: str, until: int, limit: int) -> list[DueId]:
-        """Unfinished messages of `owner` to be looked at before `until`, soonest first.
+    def due(self, owner: str, until: int, limit: int, since: int = 0) -> list[DueId]:
+        """Unfinished messages of `owner` to be looked at from `since` on and before `until`,
+        soonest first.
 
         Of the shards within reach; StoreUnavailable when none is."""
 
@@ -355,7 +365,88 @@ class StoreReader(Protocol):
         """O(shards + owners)."""
 
 
-class FullStore(Store, StoreTail, StoreReader, Protocol):
+class Query(NamedTuple):
+    """Which messages. Those of `topics` in one of `states`, submitted from `since` on and before
+    `until` (ms since the epoch, by the time in their id), whose id begins with `prefix`."""
+
+    topics: Sequence[str]
+    states: Sequence[State]
+    since: int = 0
+    until: int = 1 << 48
+    prefix: str = ""
+
+
+class Backlog(NamedTuple):
+    """Pending messages whose time has come. `oldest_due_at` is None when there is none. Those of
+    paused topics are counted in `parked` alone."""
+
+    overdue: int
+    oldest_due_at: int | None
+    parked: int
+
+
+class Sample(NamedTuple):
+    """What was counted in one minute of one series. `minute` is its first ms since the epoch."""
+
+    series: str
+    minute: int
+    values: Mapping[str, int]
+
+
+STATS_MS = 7 * DAY_MS
+"""How long samples are kept."""
+
+
+class StoreArchive(Protocol):
+    """What people look at: messages by topic and state, their history, and series by minute.
+
+    No call holds the store for more than some milliseconds, however many messages there are.
+    """
+
+    def search(self, query: Query, cursor: str, limit: int) -> tuple[list[Stored], str]:
+        """The latest first, by id (which begins with the time of the submit); at most `limit`.
+
+        Begins with the cursor '', goes on with the one returned, and has ended when that is ''. A
+        page may hold fewer than `limit` and still not be the last. The cursor stays good when
+        messages come, move and go.
+        """
+
+    def counts(self) -> Mapping[str, Mapping[State, int]]:
+        """Messages by topic and state, kept ones included; a topic without any is left out. Of
+        finished ones about: those just past their retention may be counted yet. O(topics)."""
+
+    def history(self, msg_id: str) -> list[Attempt]:
+        """The attempts that ended, the oldest first, at most the last HISTORY_LENGTH; without
+        those that were released. Empty when unknown."""
+
+    def backlog(self, now: int) -> Backlog:
+        """Of all owners. O(owners)."""
+
+    def count_due(self, owner: str, since: int) -> int:
+        """Unfinished messages of `owner` to be looked at from `since` on."""
+
+    def keep(self, retention_ms: Mapping[str, int]) -> None:
+        """How long succeeded and cancelled messages of each topic are kept from now on, by topic;
+        those not named, or with 0, as configured. Replaces what was set before."""
+
+    def tidy(self) -> int:
+        """Forgets index entries of messages past their retention: a bounded number, going on
+        where the last call ended, on whatever process that was. Returns how many were looked
+        at. Called again and again by a center."""
+
+    def add_stats(self, samples: Sequence[Sample]) -> None:
+        """Adds to what was counted before. A repetition after StoreUnavailable may count twice.
+        Samples are kept for STATS_MS at least."""
+
+    def stats(self, series: str, since: int, until: int) -> Mapping[int, Mapping[str, int]]:
+        """By minute from `since` on and before `until`, the values that were added; minutes
+        without any are left out."""
+
+
+HISTORY_LENGTH = 40
+
+
+class FullStore(Store, StoreTail, StoreReader, StoreArchive, Protocol):
     """What an adapter is."""
 
 
@@ -384,6 +475,10 @@ class Registry(Protocol):
         """Writes settings. With `create`, False when it exists already (unchanged); without,
         False when it does not exist. Raises RegistryUnavailable. `topics` shows it at once on
         this process, soon on others."""
+
+    def delete_topic(self, name: str) -> bool:
+        """False when it does not exist. Raises RegistryUnavailable. Its log and its messages
+        stay."""
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Calls `changed` after any change of instances or topics. It must not block."""

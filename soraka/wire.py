@@ -29,8 +29,8 @@ MAX_ITEMS = 1000
 _t = idl.record
 _METHODS = {idl.soraka.RequestType.GET: "GET", idl.soraka.RequestType.POST: "POST"}
 _METHOD_CODES = {name: code for code, name in _METHODS.items()}
-_KINDS = {_t.CommandKind.CANCEL: CommandKind.CANCEL, _t.CommandKind.ADD_TIME: CommandKind.ADD_TIME}
-_KIND_CODES = {kind: code for code, kind in _KINDS.items()}
+_KIND_CODES = {kind: getattr(_t.CommandKind, kind.name) for kind in CommandKind}
+_KINDS = {code: kind for kind, code in _KIND_CODES.items()}
 
 
 def encode(record: Message | Command) -> bytes:
