@@ -64,7 +64,9 @@ class Caller:
         self._greenlet = gevent.spawn(self._run)
 
     def stop(self) -> None:
-        self._greenlet.kill()
+        """What it settled is counted by then."""
+        self._ids = []
+        self._greenlet.join()
 
     def _run(self) -> None:
         while self._ids:

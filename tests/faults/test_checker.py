@@ -272,7 +272,6 @@ BROKEN: dict[str, tuple[str, list[Event]]] = {
         [
             fault(1100, lost=1000),
             submit(),
-            call(1010, status=500),
             too_late(1015),
             final("cancelled"),
         ],
@@ -385,6 +384,13 @@ FINE: dict[str, list[Event]] = {
         submit(),
         call(1010),
         too_late(1015),
+        final("cancelled"),
+    ],
+    "cancelled too late, and read again by a store that has forgotten that it said so": [
+        fault(1100, lost=80),
+        submit(),
+        call(1010, status=500),
+        too_late(1030),
         final("cancelled"),
     ],
     "retried": [submit(), call(1010, status=500), call(1540, attempt=2), DONE],
