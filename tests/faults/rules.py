@@ -109,7 +109,8 @@ class Case:
 
 
 def _in_flight(call: Call, fault: Fault) -> bool:
-    return call.begin <= fault.strikes_until and fault.begin - fault.lost_ms <= call.end + SETTLE_MS
+    sent = call.begin - call.lag_ms - CLOCK_MS
+    return sent <= fault.strikes_until and fault.begin - fault.lost_ms <= call.end + SETTLE_MS
 
 
 # --------------------------------------------------------------------------- answers

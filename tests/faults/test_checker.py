@@ -401,6 +401,13 @@ FINE: dict[str, list[Event]] = {
         call(2200, attempt=3, status=500),
         final("dead", reason="HTTP 500"),
     ],
+    "again, its worker died in mid-call, and we saw the call a moment later": [
+        fault(1000),
+        submit(),
+        replace(call(1010), lag_ms=20.0),
+        call(4000, attempt=2),
+        DONE,
+    ],
     "again, its worker died in mid-call": [
         fault(1020),
         submit(),
