@@ -128,6 +128,16 @@ def full_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FullStack]:
         )
 
 
+def newest_aof(redis: Server) -> Path:
+    """The file that Redis appends to. While it rewrites there are two, and killed then it keeps
+    both."""
+
+    def number(path: Path) -> int:
+        return int(path.name.split(".")[-3])
+
+    return max(redis.dir.rglob("appendonly.aof.*.incr.aof"), key=number)
+
+
 @contextlib.contextmanager
 def _private(directory: Path, *only: str) -> Iterator[Path]:
     """Run a stack in `directory` with the servers `only`, or all; the logs stay afterwards."""

@@ -1,5 +1,5 @@
-"""The system packages: the servers, a Java runtime, Maven, the Thrift compiler, and a library that
-gives processes wrong clocks."""
+"""The system packages: the servers, a Java runtime, Maven, the Thrift compiler, and what gives
+processes wrong clocks: a library, and a C compiler for one of our own."""
 
 import contextlib
 import os
@@ -18,7 +18,9 @@ PACKAGES = {
     "java": "default-jre-headless",
     "mvn": "maven",
     "faketime": "faketime",
+    "cc": "gcc libc6-dev",
 }
+"""Program -> what brings it."""
 # Debian asks this program before it starts the service of a package it has just installed.
 POLICY = Path("/usr/sbin/policy-rc.d")
 
@@ -38,7 +40,8 @@ def require(programs: Iterable[str]) -> None:
 
 def install() -> None:
     """Install the packages of the programs that are missing, then fetch the jars."""
-    packages = [package for program, package in PACKAGES.items() if find(program) is None]
+    missing = [names for program, names in PACKAGES.items() if find(program) is None]
+    packages = " ".join(missing).split()
     if packages:
         with _no_service_starts():
             _run("apt-get", "update", "-q")

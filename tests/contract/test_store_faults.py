@@ -30,7 +30,7 @@ from tests.contract.store_kit import (
     sqlite_store,
     wait_for,
 )
-from tests.servers import Server
+from tests.servers import Server, newest_aof
 
 RECORDS = 12_000
 BATCH = 50
@@ -315,7 +315,7 @@ def expected(log: list[Message | Command]) -> dict[str, tuple[State, int]]:
 
 
 def cut_tail(server: Server, size: int) -> None:
-    (aof,) = server.dir.rglob("appendonly.aof.*.incr.aof")
+    aof = newest_aof(server)
     with aof.open("r+b") as file:
         file.truncate(max(0, aof.stat().st_size - size))
 
@@ -328,13 +328,16 @@ def test_what_a_killed_redis_lost_is_read_again_exactly(
     log = a_log(chance, store.now_ms())
     reader = Reader(store, log)
     reading = gevent.spawn(reader.run)
-    for kill in range(1, KILLS + 1):
-        reader.allowed = kill * RECORDS // (KILLS + 1)
-        wait_for(partial(_read_most, reader))
-        with redis_server.outage():
-            cut_tail(redis_server, chance.randrange(20_000, 200_000))
-    reader.allowed = RECORDS
-    reading.get(timeout=40)
+    try:
+        for kill in range(1, KILLS + 1):
+            reader.allowed = kill * RECORDS // (KILLS + 1)
+            wait_for(partial(_read_most, reader))
+            with redis_server.outage():
+                cut_tail(redis_server, chance.randrange(20_000, 200_000))
+        reader.allowed = RECORDS
+        reading.get(timeout=40)
+    finally:
+        reading.kill()  # it would write to the Redis of all tests after this one
     assert reader.gaps > 0, "nothing was lost: the test shows nothing"
     ends = expected(log)
     found = store.get(list(ends))

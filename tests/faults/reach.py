@@ -1,7 +1,6 @@
 """What faults need to know of the servers: sizes, memory, owners, records."""
 
 import os
-import re
 import time
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from kafka import KafkaProducer
 
 from tests.acceptance.deployments import Process
 from tests.acceptance.sink import wait_until
-from tests.servers import Server
+from tests.servers import Server, newest_aof
 
 
 class AofTail:
@@ -33,7 +32,7 @@ class AofTail:
     def cut(self, seconds: float) -> int:
         """Takes away what was written in the last `seconds`; Redis must have been killed just
         now. Returns how many bytes that was."""
-        kept, newest = self._was(seconds), self._file()
+        kept, newest = self._was(seconds), newest_aof(self._redis)
         assert kept is not None, "call wait_known before the kill"
         whole = newest.stat().st_size
         os.truncate(newest, kept)
@@ -44,23 +43,16 @@ class AofTail:
         self._watcher.kill()
 
     def _was(self, seconds: float) -> int | None:
-        newest, then = self._file(), time.monotonic() - seconds
+        newest, then = newest_aof(self._redis), time.monotonic() - seconds
         sizes = [size for at, file, size in self._sizes if file == newest and at <= then]
         return sizes[-1] if sizes else None
 
     def _watch(self) -> None:
         while True:
-            newest, now = self._file(), time.monotonic()
+            newest, now = newest_aof(self._redis), time.monotonic()
             self._sizes.append((now, newest, newest.stat().st_size))
             self._sizes = [entry for entry in self._sizes if entry[0] > now - self.KEPT_S]
             gevent.sleep(0.05)
-
-    def _file(self) -> Path:
-        def number(path: Path) -> int:
-            found = re.search(r"\.(\d+)\.incr\.aof$", path.name)
-            return int(found[1]) if found else 0
-
-        return max(self._redis.dir.rglob("*.incr.aof"), key=number)
 
 
 def memory_of(process: Process) -> int:

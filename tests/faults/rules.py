@@ -100,9 +100,17 @@ class Case:
         """The store may have lost that it was claimed."""
         return any(f.lost_ms and _in_flight(call, f) for f in self.faults)
 
+    def was_unsaid(self, command: Command) -> bool:
+        """The store may have lost that it answered, and with it why."""
+        return any(
+            f.lost_ms and f.begin - f.lost_ms <= command.end and command.begin <= f.strikes_until
+            for f in self.faults
+        )
+
 
 def _in_flight(call: Call, fault: Fault) -> bool:
-    return call.begin <= fault.strikes_until and fault.begin - fault.lost_ms <= call.end + SETTLE_MS
+    sent = call.begin - call.lag_ms - CLOCK_MS
+    return sent <= fault.strikes_until and fault.begin - fault.lost_ms <= call.end + SETTLE_MS
 
 
 # --------------------------------------------------------------------------- answers
@@ -271,10 +279,8 @@ def the_state_is_what_happened(case: Case) -> Iterator[str]:
         return
     called = any(call.succeeded for call in life.calls)
     excused = any(life.succeeded(c) and case.may_repeat(c) for c in life.calls)
-    # a cancel that came too late is in the log: read again by a store that has forgotten the call
-    read_again = any(c.succeeded and case.was_forgotten(c) for c in life.calls) and any(
-        not c.add_ms for c in life.commands
-    )
+    # a cancel that came too late is in the log, and may hold when that is read again
+    read_again = life.calls and any(not c.add_ms and case.was_unsaid(c) for c in life.commands)
     surely = any(life.succeeded(c) for c in life.calls) and not excused
     if final.state == "succeeded":
         if not called:

@@ -272,7 +272,6 @@ BROKEN: dict[str, tuple[str, list[Event]]] = {
         [
             fault(1100, lost=1000),
             submit(),
-            call(1010, status=500),
             too_late(1015),
             final("cancelled"),
         ],
@@ -387,6 +386,13 @@ FINE: dict[str, list[Event]] = {
         too_late(1015),
         final("cancelled"),
     ],
+    "cancelled too late, and read again by a store that has forgotten that it said so": [
+        fault(1100, lost=80),
+        submit(),
+        call(1010, status=500),
+        too_late(1030),
+        final("cancelled"),
+    ],
     "retried": [submit(), call(1010, status=500), call(1540, attempt=2), DONE],
     "dead": [
         submit(),
@@ -394,6 +400,13 @@ FINE: dict[str, list[Event]] = {
         call(1600, attempt=2, status=500),
         call(2200, attempt=3, status=500),
         final("dead", reason="HTTP 500"),
+    ],
+    "again, its worker died in mid-call, and we saw the call a moment later": [
+        fault(1000),
+        submit(),
+        replace(call(1010), lag_ms=20.0),
+        call(4000, attempt=2),
+        DONE,
     ],
     "again, its worker died in mid-call": [
         fault(1020),
