@@ -50,7 +50,6 @@ class Filler:
         self._now = store.now_ms()
         self._chance = random.Random(1)
         self._rare = RARE
-        self.example = ""
 
     def pending(self, count: int) -> None:
         """One in a hundred is overdue."""
@@ -80,7 +79,6 @@ class Filler:
         messages = [self._message(due_at()) for _ in range(size)]
         entries = [NewMessage(0, m, self._chance.choice(OWNERS), encode(m)) for m in messages]
         self._store.schedule("bench", (-1,) * SHARDS, -1, entries)
-        self.example = messages[0].msg_id
         return messages
 
     def _message(self, due_at: int) -> Message:
@@ -126,6 +124,18 @@ class Filler:
             worker=OWNERS[0],
             status=500 if dies else 200,
         )
+
+
+def fill(client: "redis.Redis", store: RedisStore, pending: int, finished: int) -> None:
+    store.vouch(store.restarts())
+    filler = Filler(store)
+    client.slowlog_reset()
+    begin = time.perf_counter()
+    filler.pending(pending)
+    filler.finished(finished)
+    filler.samples("topic-1")
+    took, held = time.perf_counter() - begin, client.info("memory")["used_memory"] >> 20
+    print(f"filled in {took:.0f} s, {held} MB, blocked {_blocked_ms(client):.1f} ms at most")
 
 
 def calls(store: RedisStore, example: str) -> Iterator[tuple[str, Callable[[], object]]]:
@@ -189,22 +199,17 @@ def main() -> None:
     parser.add_argument("--redis", metavar="URL", required=True, help="flushed first")
     parser.add_argument("--pending", type=int, default=1_000_000)
     parser.add_argument("--finished", type=int, default=1_000_000)
+    parser.add_argument("--again", action="store_true", help="on what the last run has left")
     options = parser.parse_args()
     client = redis.Redis.from_url(options.redis)
-    client.flushdb()
     client.config_set("slowlog-log-slower-than", SLOW_US)
     with closing(RedisStore(url=options.redis, shards=SHARDS, **SETTINGS)) as store:
-        store.vouch(store.restarts())
-        filler = Filler(store)
-        client.slowlog_reset()
-        begin = time.perf_counter()
-        filler.pending(options.pending)
-        filler.finished(options.finished)
-        filler.samples("topic-1")
-        took, held = time.perf_counter() - begin, client.info("memory")["used_memory"] >> 20
-        print(f"filled in {took:.0f} s, {held} MB, blocked {_blocked_ms(client):.1f} ms at most")
+        if not options.again:
+            client.flushdb()
+            fill(client, store, options.pending, options.finished)
+        (example,), _ = store.search(Query(TOPICS, [State.PENDING]), "", 1)
         print(f"{'ms':38} {'median':>8} {'worst':>8} {'blocked':>8}   (blocked 0: under 1 ms)")
-        for name, call in calls(store, filler.example):
+        for name, call in calls(store, example.message.msg_id):
             measure(client, name, call)
 
 
