@@ -9,6 +9,7 @@ from center.heartbeat import Heartbeats
 from center.moves import Moves
 from center.rebalance import Rebalance
 from center.reconcile import Reconcile
+from center.resume import Resume
 from center.rpc import Handler
 from center.vouch import Vouch
 from center.workers import Workers
@@ -19,6 +20,7 @@ from soraka.rpc import RpcServer
 from soraka.wiring import Parts
 
 VOUCH_EVERY_S = 0.2
+RESUME_EVERY_S = 0.05
 
 
 class Center:
@@ -30,7 +32,7 @@ class Center:
         config = parts.config
         self._parts = parts
         self._config = config.center
-        self._turns = process.Turns("consume", "reconcile", "vouch")
+        self._turns = process.Turns("consume", "reconcile", "resume", "vouch")
         self._workers = Workers(
             parts.registry,
             rpc_timeout_ms=config.center.rpc_timeout_ms,
@@ -74,6 +76,14 @@ class Center:
             sweep_ms=config.center.sweep_ms,
             turned=lambda: self._turns.turn("reconcile"),
         )
+        self._resume = Resume(
+            store=parts.store,
+            registry=parts.registry,
+            workers=self._workers,
+            moves=moves,
+            metrics=metrics,
+            per_second=config.center.resume_per_second,
+        )
         self._server = RpcServer(
             idl.center.Center,
             Handler(
@@ -102,6 +112,9 @@ class Center:
             gevent.spawn(
                 self._loop, "vouch", self._vouch.turn, lambda: self._stopping.wait(VOUCH_EVERY_S)
             ),
+            gevent.spawn(
+                self._loop, "resume", self._resume.turn, lambda: self._stopping.wait(RESUME_EVERY_S)
+            ),
             gevent.spawn(self._loop, "reconcile", self._reconcile.turn, self._until_changed),
         ]
 
@@ -114,6 +127,7 @@ class Center:
 
     def stop(self) -> None:
         gevent.killall(self._greenlets)
+        self._resume.close()
         self._server.stop(0)
         self._consume.commit()
         self._consumer.close()

@@ -85,6 +85,9 @@ class Metrics:
             "Messages of workers that are gone, drain or stand still: those yet to be moved",
             registry=r,
         )
+        self.resumed = Counter(
+            "soraka_resumed_messages", "Messages of topics no longer paused, given out", registry=r
+        )
         self.workers = WorkerGauges(r)
         self.callbacks = Counter(
             "soraka_callbacks", "Attempts by how they ended", ["ended"], registry=r

@@ -25,6 +25,8 @@ from worker.calls import Call, Calls, OnDone, OnFire, OnRelease
 from worker.gates import Gates
 from worker.offers import HandBack, Offers
 from worker.pager import Pager
+from worker.parking import Parking
+from worker.rates import Rates
 from worker.settle import BackOff, Settler, Settling
 from worker.timer import Timer
 
@@ -36,6 +38,8 @@ CLAIM_SPACING_S = 0.005
 LONGEST_NAP_S = 1.0
 """The timer turns at least so often, to show that it lives."""
 AFTER_FAILURE_S = 0.1
+PARK_AGAIN_MS = 1000
+"""What could not be given away though its topic is paused is claimed again only then."""
 
 
 def _ignore(*_: object) -> None:
@@ -44,7 +48,8 @@ def _ignore(*_: object) -> None:
 
 class Loop:
     """Makes the callbacks of `owner` (ip:port). `clock` counts as the store does, which has so many
-    `shards`."""
+    `shards`. What is asked about topics must not block: `topic_limit` and `topic_rate` (calls at
+    once and begun per second, here; 0 for no limit) and `is_paused`."""
 
     def __init__(
         self,
@@ -57,6 +62,8 @@ class Loop:
         shards: int = 1,
         hand_back: HandBack | None = None,
         topic_limit: Callable[[str], int] = lambda _topic: 0,
+        topic_rate: Callable[[str], float] = lambda _topic: 0.0,
+        is_paused: Callable[[str], bool] = lambda _topic: False,
         on_fire: OnFire = _ignore,
         on_done: OnDone = _ignore,
         on_release: OnRelease = _ignore,
@@ -73,17 +80,21 @@ class Loop:
         self._admission = Admission(
             Gates(config.max_callbacks, config.max_per_host, topic_limit, self._slot_freed),
             Breakers(config.breaker_failures, config.breaker_open_ms),
+            Rates(topic_rate),
         )
         self._calls = Calls(
+            worker=owner,
             clock=clock,
             call=call,
             admission=self._admission,
+            is_paused=is_paused,
             on_fire=on_fire,
             on_done=on_done,
             on_release=on_release,
         )
         self._turns = Turns("pager", "timer", "settler")
         self._settler = Settler(store, self._settled, lambda: self._turns.turn("settler"), shards)
+        self._parking = Parking(store, owner, self._parked, self._not_parked)
         self._pager = Pager(
             owner=owner,
             store=store,
@@ -109,7 +120,13 @@ class Loop:
     def start(self) -> None:
         """Begins, in the background. Once only."""
         settler = self._settler
-        for body in (self._pager.run, self._keep_time, settler.run, settler.run_apart):
+        for body in (
+            self._pager.run,
+            self._keep_time,
+            settler.run,
+            settler.run_apart,
+            self._parking.run,
+        ):
             self._greenlets.spawn(body)
 
     def deliver(self, messages: Sequence[tuple[str, int]]) -> int:
@@ -333,10 +350,15 @@ class Loop:
     # ------------------------------------------------------------------ after the settler
 
     def _settled(self, batch: list[Settling], answers: list[bool]) -> None:
-        self._busy.difference_update(settling.outcome.msg_id for settling in batch)
         now = self._clock.now_ms()
         retries: list[tuple[str, DueId]] = []
-        for (outcome, topic), current in zip(batch, answers, strict=True):
+        to_park: list[Settling] = []
+        for settling, current in zip(batch, answers, strict=True):
+            outcome, topic, park = settling
+            if current and park:
+                to_park.append(settling)
+                continue
+            self._busy.discard(outcome.msg_id)
             if not current or outcome.ended in (Ended.SUCCEEDED, Ended.DEAD):
                 continue
             due_at = now + outcome.delay_ms
@@ -345,3 +367,14 @@ class Loop:
                 retries.append((topic, DueId(due_at, outcome.msg_id)))
         self._slot_freed()
         self._offers.put(retries)
+        if to_park:
+            self._parking.put(to_park)
+
+    def _parked(self, batch: Sequence[Settling]) -> None:
+        self._busy.difference_update(settling.outcome.msg_id for settling in batch)
+        self._slot_freed()
+
+    def _not_parked(self, batch: Sequence[Settling]) -> None:
+        self._parked(batch)
+        due_at = self._clock.now_ms() + PARK_AGAIN_MS
+        self._hold([(settling.outcome.msg_id, due_at) for settling in batch], due_at)

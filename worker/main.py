@@ -23,6 +23,7 @@ from worker.failing import Failing
 from worker.leave import handed_over
 from worker.loop import Loop
 from worker.rpc import Handler
+from worker.topics import TopicRules
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class Worker:
         )
         self._failing = Failing()
         self._teller: gevent.Greenlet[..., None] | None = None
+        rules = TopicRules(parts.registry, self.instance.address)
         self._loop = Loop(
             owner=self.instance.address,
             store=parts.store,
@@ -69,7 +71,9 @@ class Worker:
             config=config,
             shards=parts.config.store.shards,
             hand_back=self._centers.hand_back,
-            topic_limit=self._topic_limit,
+            topic_limit=rules.limit,
+            topic_rate=rules.rate,
+            is_paused=rules.is_paused,
             on_fire=self._fired,
             on_done=self._done,
             on_release=self._released,
@@ -123,10 +127,6 @@ class Worker:
             registry.register(dataclasses.replace(self.instance, draining=True))
         except RegistryUnavailable as exc:  # then it is missed when it has gone
             log.warning("drain.not_announced", extra={"reason": str(exc)})
-
-    def _topic_limit(self, name: str) -> int:
-        topic = self._parts.registry.topics().get(name)
-        return topic.max_concurrent_dispatches if topic else 0
 
     def _fired(self, _topic: str, lateness_ms: int) -> None:
         self._metrics.lateness.observe(lateness_ms / 1000)
