@@ -29,6 +29,10 @@ BATCH_BUDGET_MS = 5_000
 topic takes its full deadline."""
 
 
+Counted = Callable[[str, str, int], None]
+"""Topic, what was done (accepted, cancelled, postponed), to how many messages."""
+
+
 class Ingress:
     """`topics` gives the settings of a topic, raising TopicNotFound or making it, `known_topics`
     never makes it; `encode` is `soraka.wire.encode`; `new_id` makes UUIDv7s; `early_ms` is that
@@ -47,7 +51,9 @@ class Ingress:
         new_id: Callable[[], str],
         limits: ReceiveConfig,
         early_ms: int,
+        counted: Counted = lambda _topic, _name, _count: None,
     ) -> None:
+        self._counted = counted
         self._log = log
         self._store = store
         self._reader = reader
@@ -63,6 +69,7 @@ class Ingress:
         """The message id. Raises InvalidParams, TopicNotFound, Unavailable."""
         message = self._message(submission, self._topics)
         self._log.append(message.topic, [self._record(message)])
+        self._counted(message.topic, "accepted", 1)
         return message.msg_id
 
     def submit_batch(self, items: Iterable[Submission | SorakaError]) -> list[str | SorakaError]:
@@ -93,11 +100,13 @@ class Ingress:
         """On return the message is called no more. Raises InvalidParams, TopicNotFound,
         MessageNotFound, TooLate, Unavailable."""
         self._command(CommandKind.CANCEL, topic, msg_id, command_id, 0)
+        self._counted(topic, "cancelled", 1)
 
     def add_time(self, topic: str, msg_id: str, add_ms: int, command_id: str | None) -> None:
         """Moves the due time later. Raises as `cancel`."""
         rules.check_delay("add_time", add_ms, least=1)
         self._command(CommandKind.ADD_TIME, topic, msg_id, command_id, add_ms)
+        self._counted(topic, "postponed", 1)
 
     def get(self, msg_id: str) -> Stored:
         """Where a message is. Raises MessageNotFound, StoreUnavailable."""
@@ -143,6 +152,7 @@ class Ingress:
             self._log.append(topic, records)
         except SorakaError as exc:
             return exc
+        self._counted(topic, "accepted", len(records))
         return None
 
     def _command(

@@ -4,6 +4,7 @@ import logging
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import gevent
@@ -19,11 +20,13 @@ from soraka.budget import ReadingBudget
 from soraka.config import Config
 from soraka.connections import fitting
 from soraka.errors import ConfigError, Unavailable
+from soraka.flusher import Flusher
 from soraka.launch import come_up_parts
 from soraka.message import Instance
-from soraka.metrics import Metrics
+from soraka.metrics import Metrics, share
 from soraka.ports import Log
 from soraka.rpc import RpcServer
+from soraka.stats import Tally
 from soraka.wiring import Parts
 
 log = logging.getLogger(__name__)
@@ -63,9 +66,10 @@ class Service:
         healthy: Callable[[], tuple[bool, dict[str, Any]]] = lambda: process.turning(()),
     ) -> None:
         limits = config.receive
-        self._metrics = metrics
+        self.metrics = metrics
         self._late = _LateIngress()
         self._parts: Parts | None = None
+        self._flusher: Flusher | None = None
         ingress = cast(Ingress, self._late)
         self.max_connections = fitting(limits.max_connections, 2, "receive.max_connections")
         budget = ReadingBudget(limits.max_reading_bytes)
@@ -98,7 +102,14 @@ class Service:
     def open(self, parts: Parts) -> None:
         """From now on it accepts. The clock of `parts` must be known."""
         self._parts = parts
-        self._metrics.show_skew(parts.clock.skew_ms)
+        self.metrics.show_skew(parts.clock.skew_ms)
+        tally = Tally()
+
+        def counted(topic: str, name: str, count: int) -> None:
+            tally.add(topic, parts.clock.now_ms(), name, count)
+
+        self._flusher = Flusher(parts.store, tally)
+        self._flusher.start()
         self._late.ingress = Ingress(
             log=parts.log,
             store=parts.store,
@@ -110,7 +121,13 @@ class Service:
             new_id=Ids(parts.clock.now_ms),
             limits=parts.config.receive,
             early_ms=parts.config.store.early_ms,
+            counted=counted,
         )
+
+    def close(self) -> None:
+        """Writes the last of its statistics, while the parts are open. Safe to repeat."""
+        if self._flusher is not None:
+            self._flusher.stop()
 
     def waiting_for(self, port: str) -> None:
         self._late.waits_for = port
@@ -136,16 +153,19 @@ def log_down(journal: Log) -> list[str]:
 
 
 def start(
-    config: Config, instance: Instance, listener: socket.socket
+    config: Config, instance: Instance, listener: socket.socket, shared: Path | None
 ) -> tuple[Any, Callable[[], None], Callable[[], None]]:
     """In a gunicorn worker: the WSGI application, what to call when the worker is told to end,
     and what to call when it has.
 
-    `listener` was bound by the master; the workers share it.
+    `listener` was bound by the master; the workers share it, and what they count in the folder
+    `shared`.
     """
     logs.configure(config.process)
     thrift_socket = gevent_socket(listener.family, listener.type, fileno=listener.detach())
-    service = Service(config, Metrics(), thrift_socket)
+    if shared is not None:
+        share(shared)
+    service = Service(config, Metrics(shared), thrift_socket)
     service.thrift.start()
     opened: list[Parts] = []
     coming = gevent.spawn(_come_up, config, service, instance, opened)
@@ -159,6 +179,7 @@ def start(
         gevent.joinall(leaving, timeout=1)
 
     def close() -> None:
+        service.close()
         for parts in opened:
             parts.close()
         log.info("process.stopped")
@@ -169,7 +190,7 @@ def start(
 def _come_up(config: Config, service: Service, instance: Instance, opened: list[Parts]) -> None:
     """In the background: a server that is away must not keep us from saying so."""
     try:
-        parts = come_up_parts(config, service.waiting_for)
+        parts = come_up_parts(config, service.metrics, service.waiting_for)
     except (ConfigError, OSError) as exc:
         print(f"Error: {exc}", file=sys.stderr, flush=True)
         sys.exit(REFUSED)

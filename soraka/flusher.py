@@ -3,6 +3,7 @@
 import logging
 
 import gevent
+from gevent.event import Event
 
 from soraka.errors import StoreUnavailable
 from soraka.ports import StoreArchive
@@ -12,7 +13,7 @@ log = logging.getLogger(__name__)
 
 EVERY_S = 5.0
 LAST_S = 1.0
-"""The last time a store that does not answer is not waited for any longer."""
+"""At the end, a store that does not answer is waited for no longer."""
 
 
 class Flusher:
@@ -22,6 +23,7 @@ class Flusher:
         self._store = store
         self._tally = tally
         self._every_s = every_s
+        self._stopping = Event()
         self._greenlet: gevent.Greenlet[..., None] | None = None
         self._failing = False
 
@@ -29,21 +31,18 @@ class Flusher:
         """Once only."""
         self._greenlet = gevent.spawn(self._run)
 
-    def flush(self) -> None:
-        """Writes what there is, in up to LAST_S. Raises nothing of the store."""
-        gevent.spawn(self._flush).join(timeout=LAST_S)
-
     def stop(self) -> None:
         """Writes what there is, and ends. Safe to repeat."""
+        self._stopping.set()
         if self._greenlet is not None:
+            self._greenlet.join(timeout=LAST_S)
             self._greenlet.kill()
             self._greenlet = None
-            self.flush()
 
     def _run(self) -> None:
-        while True:
-            gevent.sleep(self._every_s)
+        while not self._stopping.wait(self._every_s):
             self._flush()
+        self._flush()
 
     def _flush(self) -> None:
         samples = self._tally.take()
@@ -53,7 +52,7 @@ class Flusher:
             self._store.add_stats(samples)
         except StoreUnavailable as exc:
             self._failed(self._tally.put_back(samples), str(exc))
-        except Exception:  # the edge of a greenlet: a defect here must not end the counting
+        except Exception:  # a defect in what is written must not end the counting
             log.exception("stats.failed", extra={"samples": len(samples)})
         else:
             self._failing = False

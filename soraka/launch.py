@@ -48,9 +48,9 @@ def run(
     log.info("process.stopped")
 
 
-def come_up_parts(config: Config, waiting_for: Callable[[str], object]) -> Parts:
+def come_up_parts(config: Config, metrics: Metrics, waiting_for: Callable[[str], object]) -> Parts:
     """The parts, and their clock known. Waits for servers; closes what it has when cut off."""
-    parts = process.until_available(lambda: Parts(config), waiting_for)
+    parts = process.until_available(lambda: Parts(config, metrics.store_timer), waiting_for)
     try:
         process.until_available(parts.clock.sync, waiting_for)
     except BaseException:
@@ -67,7 +67,7 @@ def _come_up(
     starting: process.Starting,
     closing: ExitStack,
 ) -> Sequence[process.Role]:
-    parts = come_up_parts(config, starting.waiting_for)
+    parts = come_up_parts(config, metrics, starting.waiting_for)
     closing.callback(parts.close)
     metrics.show_skew(parts.clock.skew_ms)
     roles = process.until_available(lambda: make(parts, metrics), starting.waiting_for)

@@ -1,10 +1,10 @@
 """Counts by minute, for the charts: kept in memory by topic, taken out as samples. Pure.
 
 Series are "all", "topic:<name>" and "worker:<address>". Values:
-accepted, cancelled, postponed (receive); called, succeeded, failed, dead (worker: attempts by how
-they ended); late_ms, callback_ms, flow_ms, their sums, where flow is from the due time to the end of
-the callback; late_le_<ms> and late_le_inf, how many attempts were that late and no later than the
-bucket before allows: not cumulative.
+accepted, cancelled, postponed (receive); called, and of those succeeded, failed, dead (worker);
+late_ms, callback_ms, flow_ms, their sums, where flow is from the due time to the end of the callback;
+late_le_<ms> and late_le_inf, how many were late by up to so much and more than the bucket before:
+not cumulative.
 """
 
 from bisect import bisect_left

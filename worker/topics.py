@@ -1,4 +1,4 @@
-"""What the settings of topics mean for this worker. Reads the registry's local copy: never blocks."""
+"""What the settings of topics mean for this worker. Reads a local copy, so it never blocks."""
 
 from soraka.ports import Registry
 

@@ -18,8 +18,8 @@ from gevent.fileobject import FileObject
 from soraka.config import WorkerConfig
 from tests.contract.store_kit import redis_store
 from worker import callback
-from worker.calls import Done
 from worker.callback import Caller
+from worker.calls import Done
 from worker.dns import Resolver
 from worker.loop import Loop
 
