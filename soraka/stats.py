@@ -2,7 +2,7 @@
 
 Series are "all", "topic:<name>" and "worker:<address>". Values:
 accepted, cancelled, postponed (receive); called, and of those succeeded, failed, dead (worker);
-late_ms, callback_ms, flow_ms, their sums, where flow is from the due time to the end of the callback;
+late_ms, callback_ms, flow_ms, their sums, where flow is from the due time to the callback's end;
 late_le_<ms> and late_le_inf, how many were late by up to so much and more than the bucket before:
 not cumulative.
 """

@@ -38,8 +38,6 @@ CLAIM_SPACING_S = 0.005
 LONGEST_NAP_S = 1.0
 """The timer turns at least so often, to show that it lives."""
 AFTER_FAILURE_S = 0.1
-PARK_AGAIN_MS = 1000
-"""What could not be given away though its topic is paused is claimed again only then."""
 
 
 def _ignore(*_: object) -> None:
@@ -94,7 +92,7 @@ class Loop:
         )
         self._turns = Turns("pager", "timer", "settler")
         self._settler = Settler(store, self._settled, lambda: self._turns.turn("settler"), shards)
-        self._parking = Parking(store, owner, self._parked, self._not_parked)
+        self._parking = Parking(store, owner, config.max_held, shards)
         self._pager = Pager(
             owner=owner,
             store=store,
@@ -193,10 +191,13 @@ class Loop:
         """Keeps what falls due by `until`, and wakes the timer for it; how many were new."""
         new = 0
         for msg_id, due_at in messages:
-            if due_at <= until and msg_id not in self._busy and msg_id not in self._unanswered:
+            if due_at <= until and not self._is_elsewhere(msg_id):
                 new += self._timer.push(msg_id, due_at)
         self._nudge()
         return new
+
+    def _is_elsewhere(self, msg_id: str) -> bool:
+        return msg_id in self._busy or msg_id in self._unanswered or msg_id in self._parking
 
     def _horizon(self) -> int:
         return self._clock.now_ms() + self._config.horizon_ms
@@ -350,16 +351,16 @@ class Loop:
     # ------------------------------------------------------------------ after the settler
 
     def _settled(self, batch: list[Settling], answers: list[bool]) -> None:
+        self._busy.difference_update(settling.outcome.msg_id for settling in batch)
         now = self._clock.now_ms()
         retries: list[tuple[str, DueId]] = []
         to_park: list[Settling] = []
         for settling, current in zip(batch, answers, strict=True):
             outcome, topic, park = settling
-            if current and park:
-                to_park.append(settling)
-                continue
-            self._busy.discard(outcome.msg_id)
             if not current or outcome.ended in (Ended.SUCCEEDED, Ended.DEAD):
+                continue
+            if park:
+                to_park.append(settling)
                 continue
             due_at = now + outcome.delay_ms
             self._hold([(outcome.msg_id, due_at)], now + self._config.horizon_ms)
@@ -369,12 +370,3 @@ class Loop:
         self._offers.put(retries)
         if to_park:
             self._parking.put(to_park)
-
-    def _parked(self, batch: Sequence[Settling]) -> None:
-        self._busy.difference_update(settling.outcome.msg_id for settling in batch)
-        self._slot_freed()
-
-    def _not_parked(self, batch: Sequence[Settling]) -> None:
-        self._parked(batch)
-        due_at = self._clock.now_ms() + PARK_AGAIN_MS
-        self._hold([(settling.outcome.msg_id, due_at) for settling in batch], due_at)

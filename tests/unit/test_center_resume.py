@@ -15,6 +15,7 @@ from center.resume import Resume
 from soraka.errors import StoreUnavailable
 from soraka.message import Topic, parked_owner
 from soraka.ports import Move
+from soraka.rate import BURST_MS
 from tests.unit.test_center import DAY_MS, TOPIC, Rig
 
 A, B = "127.0.0.1:2", "127.0.0.1:3"
@@ -94,14 +95,10 @@ def test_the_rate_is_kept_and_the_soonest_go_first(rig: Rig, whose: str) -> None
     while PARKED in rig.owners_of(late + soon):
         made.turn()
         out = 200 - rig.owners_of(late + soon).count(PARKED)
-        assert out <= 200 * (time.monotonic() - began + resume_burst_s()) + 1
+        assert out <= 200 * (time.monotonic() - began + BURST_MS / 1000) + 1
         assert rig.owners_of(late).count(A) <= max(0, out - 100)
         time.sleep(0.01)
     assert time.monotonic() - began < 5
-
-
-def resume_burst_s() -> float:
-    return 0.2
 
 
 def test_paused_again_in_the_middle_the_rest_stays(rig: Rig) -> None:
