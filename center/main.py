@@ -4,6 +4,7 @@ import gevent
 from gevent.event import Event
 
 import idl
+from center.backlog import EVERY_S, BacklogFigures
 from center.consume import Consume
 from center.heartbeat import Heartbeats
 from center.moves import Moves
@@ -32,7 +33,7 @@ class Center:
         config = parts.config
         self._parts = parts
         self._config = config.center
-        self._turns = process.Turns("consume", "reconcile", "resume", "vouch")
+        self._turns = process.Turns("consume", "reconcile", "resume", "vouch", "backlog")
         self._workers = Workers(
             parts.registry,
             rpc_timeout_ms=config.center.rpc_timeout_ms,
@@ -76,6 +77,7 @@ class Center:
             sweep_ms=config.center.sweep_ms,
             turned=lambda: self._turns.turn("reconcile"),
         )
+        self._backlog = BacklogFigures(store=parts.store, clock=parts.clock, metrics=metrics)
         self._resume = Resume(
             store=parts.store,
             registry=parts.registry,
@@ -114,6 +116,9 @@ class Center:
             ),
             gevent.spawn(
                 self._loop, "resume", self._resume.turn, lambda: self._stopping.wait(RESUME_EVERY_S)
+            ),
+            gevent.spawn(
+                self._loop, "backlog", self._backlog.turn, lambda: self._stopping.wait(EVERY_S)
             ),
             gevent.spawn(self._loop, "reconcile", self._reconcile.turn, self._until_changed),
         ]

@@ -146,7 +146,7 @@ class Metrics:
             "soraka_oldest_overdue_seconds", "How long the oldest of them is due", registry=r
         )
         self.parked = Gauge(
-            "soraka_parked_messages", "Due messages kept while their topic is paused", registry=r
+            "soraka_parked_messages", "Messages kept while their topic is paused", registry=r
         )
         self._store_seconds = Histogram(
             "soraka_store_seconds",
