@@ -4,8 +4,6 @@ from soraka.message import parked_topic
 from soraka.metrics import Metrics
 from soraka.ports import Clock, FullStore
 
-EVERY_S = 5.0
-
 
 class BacklogFigures:
     """Every center shows the same, those of the whole store."""

@@ -4,9 +4,10 @@ import gevent
 from gevent.event import Event
 
 import idl
-from center.backlog import EVERY_S, BacklogFigures
+from center.backlog import BacklogFigures
 from center.consume import Consume
 from center.heartbeat import Heartbeats
+from center.housekeep import Housekeep
 from center.moves import Moves
 from center.rebalance import Rebalance
 from center.reconcile import Reconcile
@@ -22,6 +23,8 @@ from soraka.wiring import Parts
 
 VOUCH_EVERY_S = 0.2
 RESUME_EVERY_S = 0.05
+BACKLOG_EVERY_S = 5.0
+HOUSEKEEP_EVERY_S = 1.0
 
 
 class Center:
@@ -33,7 +36,9 @@ class Center:
         config = parts.config
         self._parts = parts
         self._config = config.center
-        self._turns = process.Turns("consume", "reconcile", "resume", "vouch", "backlog")
+        self._turns = process.Turns(
+            "consume", "reconcile", "resume", "vouch", "housekeep", "backlog"
+        )
         self._workers = Workers(
             parts.registry,
             rpc_timeout_ms=config.center.rpc_timeout_ms,
@@ -86,6 +91,7 @@ class Center:
             metrics=metrics,
             per_second=config.center.resume_per_second,
         )
+        self._housekeep = Housekeep(store=parts.store, registry=parts.registry)
         self._server = RpcServer(
             idl.center.Center,
             Handler(
@@ -111,16 +117,13 @@ class Center:
         process.announce(self._parts.registry, self.instance)
         self._greenlets = [
             gevent.spawn(self._loop, "consume", self._consume.turn, lambda: None),
-            gevent.spawn(
-                self._loop, "vouch", self._vouch.turn, lambda: self._stopping.wait(VOUCH_EVERY_S)
-            ),
-            gevent.spawn(
-                self._loop, "resume", self._resume.turn, lambda: self._stopping.wait(RESUME_EVERY_S)
-            ),
-            gevent.spawn(
-                self._loop, "backlog", self._backlog.turn, lambda: self._stopping.wait(EVERY_S)
-            ),
+            gevent.spawn(self._loop, "vouch", self._vouch.turn, self._wait(VOUCH_EVERY_S)),
+            gevent.spawn(self._loop, "resume", self._resume.turn, self._wait(RESUME_EVERY_S)),
+            gevent.spawn(self._loop, "backlog", self._backlog.turn, self._wait(BACKLOG_EVERY_S)),
             gevent.spawn(self._loop, "reconcile", self._reconcile.turn, self._until_changed),
+            gevent.spawn(
+                self._loop, "housekeep", self._housekeep.turn, self._wait(HOUSEKEEP_EVERY_S)
+            ),
         ]
 
     def drain(self, limit_s: float) -> bool:
@@ -151,6 +154,9 @@ class Center:
             turned=lambda: self._turns.turn(name),
             pause=pause,
         )
+
+    def _wait(self, seconds: float) -> process.Step:
+        return lambda: self._stopping.wait(seconds)
 
     def _until_changed(self) -> None:
         self._changed.wait(self._config.reconcile_ms / 1000)

@@ -9,7 +9,7 @@ not cumulative.
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from soraka.ports import Ended, Sample
 
@@ -25,6 +25,8 @@ _ENDED = {
     Ended.RETRY: "failed",
     Ended.DEAD: "dead",
 }
+Counted = Callable[[str, str, int], None]
+"""Topic, name of the value, how many."""
 _Counts = defaultdict[str, int]
 
 
@@ -42,6 +44,14 @@ class Tally:
     def add(self, topic: str, now: int, name: str, count: int = 1) -> None:
         """Counts something of `topic` at `now` by the store's clock."""
         self._of(topic, now)[name] += count
+
+    def counter(self, now_ms: Callable[[], int]) -> Counted:
+        """Counts as `add` does, at the time of each call."""
+
+        def counted(topic: str, name: str, count: int) -> None:
+            self.add(topic, now_ms(), name, count)
+
+        return counted
 
     def called(
         self, topic: str, now: int, ended: Ended, *, late_ms: int, callback_ms: int, flow_ms: int

@@ -19,10 +19,9 @@ from tests.unit.test_receive_process import Receive
 # the log and store of SQLite are of one process; what is counted here needs neither
 PROGRAM = """
 import os
-from receive_app import service
 from receive_app.wsgi import ReceiveServer
-from soraka import config
-service._come_up = lambda *_: None
+from soraka import config, launch
+launch.Background._come_up = lambda self: None
 ReceiveServer(config.load(None, os.environ)).run()
 """
 COUNTED = "soraka_requests_total"
