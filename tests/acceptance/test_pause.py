@@ -17,7 +17,7 @@ from tests.acceptance.sink import Sink, wait_until
 
 pytestmark = pytest.mark.timeout(180)
 RATE = 100
-GRACE_MS = 1000
+GRACE_MS = 2000
 """Until all processes know of it; a call may be under way then."""
 
 
