@@ -1,10 +1,8 @@
 """The registry of a process that runs every role by itself."""
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from soraka.adapters.registry_json import (
     encode_topic,
 )
 from soraka.errors import ConfigError, DecodeError, RegistryUnavailable
+from soraka.files import replace
 from soraka.message import Instance, Topic
 
 
@@ -64,11 +63,16 @@ class LocalRegistry:
             raise RegistryUnavailable("the registry is closed")
         if create == (topic.name in self._topics):
             return False
-        topics = {**self._topics, topic.name: topic}
-        if self._path is not None:
-            _save(self._path, topics)
-        self._topics = topics
-        self._notify()
+        self._keep({**self._topics, topic.name: topic})
+        return True
+
+    def delete_topic(self, name: str) -> bool:
+        check_segment("topic_name", name)
+        if self._closed:
+            raise RegistryUnavailable("the registry is closed")
+        if name not in self._topics:
+            return False
+        self._keep({known: topic for known, topic in self._topics.items() if known != name})
         return True
 
     def watch(self, changed: Callable[[], None]) -> None:
@@ -88,6 +92,12 @@ class LocalRegistry:
     def close(self) -> None:
         self._closed = True
         self._live = {}
+
+    def _keep(self, topics: dict[str, Topic]) -> None:
+        if self._path is not None:
+            _save(self._path, topics)
+        self._topics = topics
+        self._notify()
 
     def _notify(self) -> None:
         for watcher in self._watchers:
@@ -116,25 +126,6 @@ def _save(path: Path, topics: Mapping[str, Topic]) -> None:
     content = {name: json.loads(encode_topic(topic)) for name, topic in topics.items()}
     data = json.dumps(content, indent=1, sort_keys=True).encode()
     try:
-        _replace(path, data)
+        replace(path, data)
     except OSError as exc:
         raise RegistryUnavailable(f"{path}: {exc}") from exc
-
-
-def _replace(path: Path, data: bytes) -> None:
-    descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(scratch)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
