@@ -11,7 +11,7 @@ from marshmallow import Schema
 from admin_app import schemas, shown
 from admin_app.access import operator_only, viewer_may
 from admin_app.accounts import Accounts
-from admin_app.audit import Audit
+from admin_app.audit import MAX_LISTED, Audit
 from admin_app.auth import PREFIX, Auth, note
 from admin_app.bulk import MAX_IDS
 from admin_app.monitor import MINUTE_MS
@@ -321,8 +321,11 @@ class Api:
         return True
 
     def _audit_list(self, got: Got) -> list[dict[str, Any]]:
+        num = _or(got.get("num"), 100)
+        if not 1 <= num <= MAX_LISTED:
+            raise InvalidParams("num", f"must be from 1 to {MAX_LISTED}")
         try:
-            return self._audit.latest(_or(got.get("num"), 100))
+            return self._audit.latest(num)
         except OSError as exc:
             raise Unavailable(f"the audit file cannot be read: {exc.strerror}") from exc
 

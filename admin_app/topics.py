@@ -5,10 +5,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from soraka.errors import Conflict, StoreUnavailable, TopicNotFound
+from soraka.errors import Conflict, InvalidParams, StoreUnavailable, TopicNotFound
 from soraka.message import State, Topic
 from soraka.ports import StoreArchive
 from soraka.topics import Topics
+
+CHOICES = ("random", "load")
+"""How workers are chosen for a topic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,8 @@ class TopicAdmin:
         return sorted(name for name, t in topics if not t.workers or address in t.workers)
 
     def _changed(self, topic: Topic, settings: Mapping[str, Any], choose: str) -> Topic:
+        if choose and choose not in CHOICES:
+            raise InvalidParams("choose", f"must be one of {', '.join(CHOICES)}")
         changed = dataclasses.replace(topic, **settings)
         if "workers" in settings:
             return dataclasses.replace(changed, worker_num=len(changed.workers))
