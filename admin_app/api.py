@@ -19,6 +19,7 @@ from admin_app.schemas import chosen, flat
 from admin_app.service import Service
 from soraka.answers import done
 from soraka.body import parse
+from soraka.commands import check_delay
 from soraka.errors import InvalidParams, Unavailable
 from soraka.fields import load
 from soraka.strict_json import GivenTwice, unique_keys
@@ -200,12 +201,15 @@ class Api:
         by_filter = bool(got.get("all")) or any(got.get(part) for part in parts)
         if not ids and not by_filter:
             raise InvalidParams("all", "must be true when neither msg_ids nor a filter are given")
+        add_ms = got.get("add_time")
+        if add_ms is not None:
+            check_delay("add_time", add_ms, least=1)
         job = self._service.bulk.start(
             got["action"],
             current_user.name,
             ids=ids,
             chosen=chosen(got) if by_filter else None,
-            add_ms=got.get("add_time") or 0,
+            add_ms=add_ms or 0,
         )
         note(job_id=job.id)
         return shown.job(job)

@@ -90,7 +90,7 @@ class Bulk:
         too many jobs run, StoreUnavailable."""
         if action not in ACTIONS:
             raise InvalidParams("action", f"must be one of {', '.join(ACTIONS)}")
-        if action == "postpone" or add_ms:
+        if action == "postpone":
             check_delay("add_time", add_ms, least=1)
         if bool(ids) == (chosen is not None):
             raise InvalidParams("msg_ids", "give msg_ids or a filter, not both")

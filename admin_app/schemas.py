@@ -24,9 +24,10 @@ _FLAGS = {"true": True, "false": False}
 
 
 def _name(description: str, *, required: bool = True) -> Text:
+    """One that is blank counts as absent."""
     return Text(
         required=required,
-        metadata=about(description, pattern="^[A-Za-z0-9._-]{1,128}$"),
+        metadata=about(description, pattern=f"^[A-Za-z0-9._-]{{{int(required)},128}}$"),
     )
 
 
