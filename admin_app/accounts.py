@@ -218,10 +218,11 @@ class Accounts:
             fcntl.flock(folder, fcntl.LOCK_EX)
             if self._path.exists():
                 self._content = _read(self._path)
-            else:
+            elif not self._content.secret_key:  # new; one that was deleted meanwhile comes back
                 self._content = _Content(secret_key=secrets.token_hex(32))
             yield self._change
         finally:
+            fcntl.flock(folder, fcntl.LOCK_UN)  # gevent's close comes later
             os.close(folder)
 
     def _change(self, **changes: Any) -> None:

@@ -5,12 +5,13 @@ from typing import Any, NamedTuple
 
 from flask import Blueprint, Response, g, request
 from flask_login import current_user
+from flask_wtf.csrf import generate_csrf
 from marshmallow import Schema
 
 from admin_app import schemas, shown
 from admin_app.access import operator_only, viewer_may
 from admin_app.accounts import Accounts
-from admin_app.audit import Audit
+from admin_app.audit import MAX_LISTED, Audit
 from admin_app.auth import PREFIX, Auth, note
 from admin_app.bulk import MAX_IDS
 from admin_app.monitor import MINUTE_MS
@@ -18,6 +19,7 @@ from admin_app.schemas import chosen, flat
 from admin_app.service import Service
 from soraka.answers import done
 from soraka.body import parse
+from soraka.commands import check_delay
 from soraka.errors import InvalidParams, Unavailable
 from soraka.fields import load
 from soraka.strict_json import GivenTwice, unique_keys
@@ -199,12 +201,15 @@ class Api:
         by_filter = bool(got.get("all")) or any(got.get(part) for part in parts)
         if not ids and not by_filter:
             raise InvalidParams("all", "must be true when neither msg_ids nor a filter are given")
+        add_ms = got.get("add_time")
+        if add_ms is not None:
+            check_delay("add_time", add_ms, least=1)
         job = self._service.bulk.start(
             got["action"],
             current_user.name,
             ids=ids,
             chosen=chosen(got) if by_filter else None,
-            add_ms=got.get("add_time") or 0,
+            add_ms=add_ms or 0,
         )
         note(job_id=job.id)
         return shown.job(job)
@@ -282,7 +287,8 @@ class Api:
 
     def _me(self, _: Got) -> dict[str, Any]:
         user = current_user
-        return {"name": user.name, "role": user.role, "by_token": user.by_token}
+        me = {"name": user.name, "role": user.role, "by_token": user.by_token}
+        return me if user.by_token else {**me, "csrf_token": generate_csrf()}
 
     def _account_list(self, _: Got) -> list[dict[str, Any]]:
         return [shown.account(account) for account in self._accounts.all()]
@@ -319,8 +325,11 @@ class Api:
         return True
 
     def _audit_list(self, got: Got) -> list[dict[str, Any]]:
+        num = _or(got.get("num"), 100)
+        if not 1 <= num <= MAX_LISTED:
+            raise InvalidParams("num", f"must be from 1 to {MAX_LISTED}")
         try:
-            return self._audit.latest(_or(got.get("num"), 100))
+            return self._audit.latest(num)
         except OSError as exc:
             raise Unavailable(f"the audit file cannot be read: {exc.strerror}") from exc
 
