@@ -1,5 +1,5 @@
-"""The system packages: the servers, a Java runtime, Maven, the Thrift compiler, and a library that
-gives processes wrong clocks."""
+"""The system packages: the servers, a Java runtime, Maven, the Thrift compiler, a library that
+gives processes wrong clocks, and a browser."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from . import MissingError, StackError, jars
+from . import MissingError, StackError, jars, npm
 
 PACKAGES = {
     "redis-server": "redis-server",
@@ -18,6 +18,9 @@ PACKAGES = {
     "java": "default-jre-headless",
     "mvn": "maven",
     "faketime": "faketime",
+    "chromium": "chromium",
+    "chromedriver": "chromium-driver",
+    "npm": "npm",
 }
 # Debian asks this program before it starts the service of a package it has just installed.
 POLICY = Path("/usr/sbin/policy-rc.d")
@@ -37,13 +40,14 @@ def require(programs: Iterable[str]) -> None:
 
 
 def install() -> None:
-    """Install the packages of the programs that are missing, then fetch the jars."""
+    """Install the packages of the programs that are missing, then fetch the jars and axe."""
     packages = [package for program, package in PACKAGES.items() if find(program) is None]
     if packages:
         with _no_service_starts():
             _run("apt-get", "update", "-q")
             _run("apt-get", "install", "-q", "-y", "--no-install-recommends", *packages)
     jars.fetch()
+    npm.fetch_axe()
 
 
 def _run(*argv: str) -> None:

@@ -1,0 +1,126 @@
+// Draws each <div class="chart" data-src="..."> from JSON:
+// {"kind": "lines" | "bars", "x": [...], "labels": [...]?, "unit": "", "series": [{"label", "tone", "values"}]}
+// x is in epoch seconds; with `labels` it is a place in that list.
+"use strict";
+
+const HEIGHT = 220;
+const REFRESH_MS = 10000;
+const charts = new Map();
+
+function colour(element, name) {
+  const probe = document.createElement("span");
+  probe.style.color = `var(--${name})`;
+  element.append(probe);
+  const found = getComputedStyle(probe).color;
+  probe.remove();
+  return found;
+}
+
+const UNITS = { ms: " ms", "": "" };
+const short = new Intl.NumberFormat(undefined, { notation: "compact", maximumFractionDigits: 1 });
+const exact = new Intl.NumberFormat(undefined, { maximumFractionDigits: 1 });
+
+function axes(element, data) {
+  const common = {
+    stroke: colour(element, "ink-soft"),
+    font: `12px ${getComputedStyle(document.body).fontFamily}`,
+    grid: { stroke: colour(element, "line"), width: 1 },
+    ticks: { show: false },
+  };
+  const x = { ...common, grid: { show: false } };
+  if (data.labels) {
+    x.splits = () => data.x;
+    x.values = (_chart, splits) => splits.map((at) => data.labels[at] ?? "");
+    if (data.labels.some((label) => label.length > 8) && element.clientWidth < 700) x.rotate = -40;
+    if (x.rotate) x.size = 70;
+  }
+  const y = {
+    ...common,
+    size: 58,
+    values: (_chart, splits) => splits.map((v) => short.format(v) + UNITS[data.unit]),
+  };
+  return [x, y];
+}
+
+function series(element, data, spec, place) {
+  const stroke = colour(element, spec.tone);
+  const bars = data.kind === "bars";
+  const many = data.series.length;
+  const each = {
+    label: spec.label,
+    stroke,
+    width: bars ? 0 : 1.75,
+    fill: bars ? stroke : undefined,
+    points: { show: !bars && data.x.length < 2 },
+    spanGaps: false,
+    value: (_chart, v) => (v == null ? "–" : exact.format(v) + UNITS[data.unit]),
+  };
+  if (bars) each.paths = uPlot.paths.bars({ size: [0.62, 56], align: 0, gap: many > 1 ? 1 : 0 });
+  return each;
+}
+
+function options(element, data) {
+  const labelled = data.labels ? { time: false, range: [-0.6, data.x.length - 0.4] } : { time: true };
+  const when = data.labels
+    ? (_chart, at) => (at == null ? "–" : data.labels[at])
+    : "{HH}:{mm}";
+  return {
+    width: element.clientWidth - 8,
+    height: HEIGHT,
+    scales: { x: labelled, y: { range: (_c, _low, high) => [0, Math.max(high * 1.12, 1)] } },
+    axes: axes(element, data),
+    series: [{ label: data.labels ? "" : "Time", value: when }].concat(
+      data.series.map((spec, place) => series(element, data, spec, place)),
+    ),
+    cursor: { drag: { x: !data.labels, y: false } },
+    legend: { show: true },
+  };
+}
+
+const columns = (data) => [data.x, ...data.series.map((one) => one.values)];
+
+function draw(element, data) {
+  charts.get(element)?.chart.destroy();
+  charts.set(element, { data, chart: new uPlot(options(element, data), columns(data), element) });
+}
+
+function shape(data) {
+  return JSON.stringify([data.kind, data.labels, data.series.map((one) => one.label)]);
+}
+
+async function load(element) {
+  const answer = await fetch(element.dataset.src, { headers: { Accept: "application/json" } });
+  if (!answer.ok || answer.redirected) return;
+  const data = await answer.json();
+  const known = charts.get(element);
+  if (known && shape(known.data) === shape(data)) {
+    known.data = data;
+    known.chart.setData(columns(data));
+  } else {
+    draw(element, data);
+  }
+  element.dataset.drawn = "yes";
+}
+
+const all = () => [...document.querySelectorAll(".chart[data-src]")];
+
+function refresh() {
+  if (document.hidden || state.paused) return;
+  for (const element of all()) load(element).catch(() => showLive("lost", "No answer, trying again"));
+}
+
+function redraw() {
+  for (const [element, { data }] of charts) draw(element, data);
+}
+
+document.addEventListener("theme", redraw);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+addEventListener("resize", () => {
+  for (const [element, { chart }] of charts) {
+    chart.setSize({ width: element.clientWidth - 8, height: HEIGHT });
+  }
+});
+document.addEventListener("DOMContentLoaded", () => {
+  refresh();
+  setInterval(refresh, REFRESH_MS);
+});
