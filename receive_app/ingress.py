@@ -1,28 +1,16 @@
 """Submit, cancel, add time: from a request to a record that is durable. Ports only.
 
 Whatever returns has been acknowledged by the log. `Unavailable` means that it is not known.
-
-MessageNotFound is certain while center is less than `early_ms` behind the log. Further behind, a
-command on a message that old and still unread gets it too: nothing here tells such an id from a
-bogus one.
 """
 
 from collections.abc import Callable, Iterable
 
 from receive_app import rules
+from soraka.commands import Commands, not_found
 from soraka.config import ReceiveConfig
-from soraka.errors import MessageNotFound, SorakaError, TooLate, Unavailable
-from soraka.message import (
-    ID_AHEAD_MS,
-    Command,
-    CommandKind,
-    Message,
-    Stored,
-    Submission,
-    Topic,
-    id_time_ms,
-)
-from soraka.ports import Clock, Log, Record, Store, StoreReader, Verdict
+from soraka.errors import SorakaError, Unavailable
+from soraka.message import Command, Message, Stored, Submission, Topic, id_time_ms
+from soraka.ports import Clock, Log, Record, Store, StoreReader
 
 BATCH_BUDGET_MS = 5_000
 """A batch over many topics begins no further one after this: no wait without end when each
@@ -49,15 +37,23 @@ class Ingress:
         early_ms: int,
     ) -> None:
         self._log = log
-        self._store = store
         self._reader = reader
         self._topics = topics
-        self._known_topics = known_topics
         self._clock = clock
         self._encode = encode
         self._new_id = new_id
         self._limits = limits
         self._early_ms = early_ms
+        self._commands = Commands(
+            log=log,
+            store=store,
+            reader=reader,
+            known_topics=known_topics,
+            clock=clock,
+            encode=encode,
+            new_id=new_id,
+            early_ms=early_ms,
+        )
 
     def submit(self, submission: Submission) -> str:
         """The message id. Raises InvalidParams, TopicNotFound, Unavailable."""
@@ -92,20 +88,19 @@ class Ingress:
     def cancel(self, topic: str, msg_id: str, command_id: str | None) -> None:
         """On return the message is called no more. Raises InvalidParams, TopicNotFound,
         MessageNotFound, TooLate, Unavailable."""
-        self._command(CommandKind.CANCEL, topic, msg_id, command_id, 0)
+        self._commands.cancel(topic, msg_id, command_id)
 
     def add_time(self, topic: str, msg_id: str, add_ms: int, command_id: str | None) -> None:
         """Moves the due time later. Raises as `cancel`."""
-        rules.check_delay("add_time", add_ms, least=1)
-        self._command(CommandKind.ADD_TIME, topic, msg_id, command_id, add_ms)
+        self._commands.add_time(topic, msg_id, add_ms, command_id)
 
     def get(self, msg_id: str) -> Stored:
         """Where a message is. Raises MessageNotFound, StoreUnavailable."""
         if id_time_ms(msg_id) is None:
-            raise _not_found()
+            raise not_found()
         (stored,) = self._reader.get([msg_id])
         if stored is None:
-            raise _not_found()
+            raise not_found()
         return stored
 
     def _message(self, submission: Submission, topics: Callable[[str], Topic]) -> Message:
@@ -145,32 +140,6 @@ class Ingress:
             return exc
         return None
 
-    def _command(
-        self, kind: CommandKind, topic: str, msg_id: str, command_id: str | None, add_ms: int
-    ) -> None:
-        if command_id is None:
-            command_id = self._new_id()
-        rules.check_command_id(command_id)
-        self._known_topics(topic)
-        self._refuse_impossible(msg_id)
-        command = Command(
-            command_id=command_id, msg_id=msg_id, topic=topic, kind=kind, add_ms=add_ms
-        )
-        self._log.append(topic, [Record(msg_id, self._encode(command))])
-        _answer(self._store.command([command])[0])
-
-    def _refuse_impossible(self, msg_id: str) -> None:
-        """Keeps commands that cannot find their message out of the log.
-
-        Such are ids that are none or lie ahead of any that is accepted, and ids older than the
-        early window which the store does not know: it would answer NOT_FOUND to them anyway.
-        """
-        made_at, now = id_time_ms(msg_id), self._clock.now_ms()
-        if made_at is None or made_at > now + ID_AHEAD_MS:
-            raise _not_found()
-        if made_at < now - self._early_ms and self._reader.get([msg_id]) == [None]:
-            raise _not_found()
-
 
 class _Memo:
     """Topics of one batch: each is asked for once, errors included, within BATCH_BUDGET_MS."""
@@ -207,14 +176,3 @@ def _due_at(submission: Submission, now_ms: int) -> int:
     if submission.delay_ms is not None:
         return now_ms + submission.delay_ms
     return max(submission.deliver_at or 0, now_ms)
-
-
-def _answer(verdict: Verdict) -> None:
-    if verdict is Verdict.TOO_LATE:
-        raise TooLate("too late: it is being called, was called, was cancelled, or is dead")
-    if verdict is Verdict.NOT_FOUND:
-        raise _not_found()
-
-
-def _not_found() -> MessageNotFound:
-    return MessageNotFound("msg_id: no such message, or its retention has passed")

@@ -10,6 +10,7 @@ from collections import Counter
 from ipaddress import IPv6Address
 from typing import Any
 
+from soraka.commands import check_delay
 from soraka.config import ReceiveConfig
 from soraka.errors import DelayTooLong, InvalidParams
 from soraka.message import (
@@ -26,7 +27,6 @@ VALUES_OF_A_MESSAGE = 200
 """In a batch, on average. A value in JSON takes up to 0.5 µs to read, two bytes of body, and
 nothing else runs meanwhile."""
 
-_COMMAND_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _URL = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?:[/?#].*)?", re.DOTALL
 )
@@ -63,13 +63,6 @@ def check_due(submission: Submission, now_ms: int) -> None:
         raise DelayTooLong("deliver_at", "must be within 7 days from now")
 
 
-def check_delay(field: str, ms: int, *, least: int) -> None:
-    if ms < least:
-        raise InvalidParams(field, f"must be at least {least} ms")
-    if ms > MAX_DELAY_MS:
-        raise DelayTooLong(field, f"must be at most {MAX_DELAY_MS} ms (7 days)")
-
-
 def check_new_id(msg_id: str, now_ms: int, early_ms: int) -> None:
     """Its time must lie where the store takes commands for ids it does not know yet, or a cancel
     right after the submit would find nothing."""
@@ -81,11 +74,6 @@ def check_new_id(msg_id: str, now_ms: int, early_ms: int) -> None:
             "msg_id",
             f"its time must be at most {early_ms // 1000} s ago and {ID_AHEAD_MS // 1000} s ahead",
         )
-
-
-def check_command_id(command_id: str) -> None:
-    if not _COMMAND_ID.fullmatch(command_id):
-        raise InvalidParams("command_id", "must be 1 to 64 of the characters A-Z a-z 0-9 _ -")
 
 
 def check_batch_size(field: str, size: int, limits: ReceiveConfig) -> None:

@@ -12,7 +12,7 @@ import click
 from soraka.cli_shared import ADDRESSES, CONFIG, DELAYS, errors, load, patch
 from soraka.errors import TopicNotFound
 from soraka.message import BALANCES, WEIGHTS
-from soraka.topics import MAX_DISPATCHES
+from soraka.topics import MAX_DISPATCHES, MAX_RATE, MAX_RETENTION_MS
 
 
 @click.group()
@@ -28,6 +28,19 @@ _DISPATCHES = click.option(
     "--max-concurrent-dispatches",
     type=click.IntRange(0, MAX_DISPATCHES),
     help="Its callbacks under way at one worker; 0 for no limit.",
+)
+_RATE = click.option(
+    "--max-dispatches-per-second",
+    type=click.IntRange(0, MAX_RATE),
+    help="Its callbacks begun per second by all workers together; 0 for no limit.",
+)
+_RETENTION = click.option(
+    "--retention-ms",
+    type=click.IntRange(0, MAX_RETENTION_MS),
+    help="How long its finished messages are kept; 0 as configured.",
+)
+_PAUSED = click.option(
+    "--paused/--resumed", default=None, help="Whether its messages wait, or are called."
 )
 _RETRY = click.option(
     "--retry",
@@ -45,6 +58,9 @@ _RETRY = click.option(
 @_WEIGH_BY
 @_WORKERS
 @_DISPATCHES
+@_RATE
+@_RETENTION
+@_PAUSED
 @_RETRY
 def topic_add(file: Path | None, name: str, **given: Any) -> None:
     """Creates the topic NAME and its log."""
@@ -62,6 +78,9 @@ def topic_add(file: Path | None, name: str, **given: Any) -> None:
 @_WEIGH_BY
 @_WORKERS
 @_DISPATCHES
+@_RATE
+@_RETENTION
+@_PAUSED
 @_RETRY
 def topic_update(file: Path | None, name: str, **given: Any) -> None:
     """Changes settings of the topic NAME."""

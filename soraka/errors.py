@@ -5,10 +5,15 @@
     │   ├── ReservedTopicName
     │   ├── UnknownService
     │   ├── DelayTooLong
+    │   ├── TooManyMessages
     │   └── BodyTooLarge
     ├── MessageNotFound
     ├── TopicNotFound
     ├── TooLate
+    ├── Conflict                 not in the state that things are in
+    ├── NotAuthenticated         who asks is not known
+    ├── NotAllowed               who asks may not
+    ├── TooManyAttempts          try again later
     ├── Unavailable              not known whether it took effect: send again
     │   ├── LogUnavailable
     │   ├── StoreUnavailable
@@ -56,6 +61,12 @@ class DelayTooLong(InvalidParams):
     code = 501
 
 
+class TooManyMessages(InvalidParams):
+    """More asked for than one answer holds."""
+
+    code = 404
+
+
 class BodyTooLarge(InvalidParams):
     code = 413
     status = 413
@@ -74,6 +85,32 @@ class TopicNotFound(SorakaError):
 class TooLate(SorakaError):
     code = 409
     status = 409
+
+
+class Conflict(SorakaError):
+    """Right by itself, but not as things are: the topic exists, or has pending messages."""
+
+    code = 412
+    status = 409
+
+
+class NotAuthenticated(SorakaError):
+    code = 406
+    status = 401
+
+
+class NotAllowed(SorakaError):
+    code = 410
+    status = 403
+
+
+class TooManyAttempts(SorakaError):
+    code = 429
+    status = 429
+
+    def __init__(self, reason: str, retry_after_s: int) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
 
 
 class Unavailable(SorakaError):

@@ -7,13 +7,24 @@ from ipaddress import ip_address
 
 from soraka.config import TopicsConfig
 from soraka.errors import InvalidParams, ReservedTopicName, TopicNotFound
-from soraka.message import BALANCES, MAX_DELAY_MS, MAX_RETRIES, RESERVED_TOPICS, WEIGHTS, Topic
+from soraka.message import (
+    BALANCES,
+    DAY_MS,
+    MAX_DELAY_MS,
+    MAX_RETRIES,
+    RESERVED_TOPICS,
+    WEIGHTS,
+    Topic,
+)
 from soraka.ports import Log, Registry
 
 MAX_BUSINESS = 128
 MAX_WORKERS = 1000
 MAX_DISPATCHES = 100_000
 """As many as `worker.max_callbacks` may be."""
+MAX_RATE = 1_000_000
+MIN_RETENTION_MS = 60_000
+MAX_RETENTION_MS = 365 * DAY_MS
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _HOST_NAME = re.compile(r"(?=[^.])[A-Za-z0-9._-]{1,253}")
 _PORT = re.compile(r"[1-9][0-9]{0,4}")
@@ -41,6 +52,15 @@ def check_settings(topic: Topic) -> None:
         raise InvalidParams(
             "max_concurrent_dispatches", f"must be from 0 (no limit) to {MAX_DISPATCHES}"
         )
+    if not 0 <= topic.max_dispatches_per_second <= MAX_RATE:
+        raise InvalidParams("max_dispatches_per_second", f"must be from 0 (no limit) to {MAX_RATE}")
+    if topic.retention_ms and not MIN_RETENTION_MS <= topic.retention_ms <= MAX_RETENTION_MS:
+        raise InvalidParams(
+            "retention_ms",
+            f"must be 0 (as configured) or from {MIN_RETENTION_MS} to {MAX_RETENTION_MS} ms",
+        )
+    if not 0 <= topic.worker_num <= MAX_WORKERS:
+        raise InvalidParams("worker_num", f"must be from 0 (all of them) to {MAX_WORKERS}")
     if len(topic.workers) > MAX_WORKERS:
         raise InvalidParams("workers", f"must be at most {MAX_WORKERS}")
     for index, worker in enumerate(topic.workers):
@@ -128,3 +148,8 @@ class Topics:
         before keeps its retry. Raises InvalidParams, RegistryUnavailable."""
         check_settings(topic)
         return self.registry.put_topic(topic, create=False)
+
+    def delete(self, name: str) -> bool:
+        """Forgets its settings; False when there is none of that name. Its log and its messages
+        stay: the caller has seen that none is pending. Raises RegistryUnavailable."""
+        return self.registry.delete_topic(name)

@@ -64,11 +64,16 @@ class LocalRegistry:
             raise RegistryUnavailable("the registry is closed")
         if create == (topic.name in self._topics):
             return False
-        topics = {**self._topics, topic.name: topic}
-        if self._path is not None:
-            _save(self._path, topics)
-        self._topics = topics
-        self._notify()
+        self._keep({**self._topics, topic.name: topic})
+        return True
+
+    def delete_topic(self, name: str) -> bool:
+        check_segment("topic_name", name)
+        if self._closed:
+            raise RegistryUnavailable("the registry is closed")
+        if name not in self._topics:
+            return False
+        self._keep({known: topic for known, topic in self._topics.items() if known != name})
         return True
 
     def watch(self, changed: Callable[[], None]) -> None:
@@ -88,6 +93,12 @@ class LocalRegistry:
     def close(self) -> None:
         self._closed = True
         self._live = {}
+
+    def _keep(self, topics: dict[str, Topic]) -> None:
+        if self._path is not None:
+            _save(self._path, topics)
+        self._topics = topics
+        self._notify()
 
     def _notify(self) -> None:
         for watcher in self._watchers:

@@ -44,6 +44,9 @@ def encode_topic(topic: Topic) -> bytes:
             "balance": topic.balance,
             "weigh_by": topic.weigh_by,
             "max_concurrent_dispatches": topic.max_concurrent_dispatches,
+            "max_dispatches_per_second": topic.max_dispatches_per_second,
+            "paused": topic.paused,
+            "retention_ms": topic.retention_ms,
             "retry_ms": topic.retry_ms,
             "created_at": topic.created_at,
         }
@@ -61,6 +64,9 @@ def decode_topic(name: str, data: bytes) -> Topic:
         balance=fields.text("balance", "round_robin"),
         weigh_by=fields.text("weigh_by", "instance"),
         max_concurrent_dispatches=fields.number("max_concurrent_dispatches"),
+        max_dispatches_per_second=fields.number("max_dispatches_per_second"),
+        paused=fields.flag("paused"),
+        retention_ms=fields.number("retention_ms"),
         retry_ms=fields.many("retry_ms", int, DEFAULT_RETRY_MS),
         created_at=fields.number("created_at"),
     )

@@ -114,21 +114,13 @@ class ZookeeperRegistry:
         return self._topics
 
     def put_topic(self, topic: Topic, *, create: bool) -> bool:
-        check_segment("topic_name", topic.name)
-        path, data = self._tree.path("topic", topic.name), encode_topic(topic)
-        done = True
-        with self._client.calls():
-            try:
-                if create:
-                    self._client.kazoo.create(path, data, makepath=True)
-                else:
-                    self._client.kazoo.set(path, data)
-            except (NodeExistsError, NoNodeError):
-                done = False
-        self._tree.invalidate("topic", topic.name)
-        if not self._turned():
-            raise RegistryUnavailable(f"{topic.name} could not be read back")
-        return done
+        kazoo, data = self._client.kazoo, encode_topic(topic)
+        if create:
+            return self._write(topic.name, lambda path: kazoo.create(path, data, makepath=True))
+        return self._write(topic.name, lambda path: kazoo.set(path, data))
+
+    def delete_topic(self, name: str) -> bool:
+        return self._write(name, self._client.kazoo.delete)
 
     def watch(self, changed: Callable[[], None]) -> None:
         self._watchers.append(Coalesced(changed))
@@ -152,6 +144,20 @@ class ZookeeperRegistry:
             self._keeper.kill()
         self._live = {}
         self._client.close()
+
+    def _write(self, topic: str, write: Callable[[str], object]) -> bool:
+        """Writes the node of a topic and reads it back; False when it was there, or was not."""
+        check_segment("topic_name", topic)
+        done = True
+        with self._client.calls():
+            try:
+                write(self._tree.path("topic", topic))
+            except (NodeExistsError, NoNodeError):
+                done = False
+        self._tree.invalidate("topic", topic)
+        if not self._turned():
+            raise RegistryUnavailable(f"{topic} could not be read back")
+        return done
 
     # ----------------------------------------------------------------- the keeper
 

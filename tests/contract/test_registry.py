@@ -53,6 +53,9 @@ TOPIC = Topic(
     balance="least_loaded",
     weigh_by="load",
     max_concurrent_dispatches=7,
+    max_dispatches_per_second=50,
+    paused=True,
+    retention_ms=3_600_000,
     retry_ms=(5, 10),
     created_at=1_700_000_000_000,
 )
@@ -309,6 +312,37 @@ def test_a_topic_is_updated_when_it_exists(registry: Registry) -> None:
     registry.put_topic(TOPIC, create=True)
     assert registry.put_topic(changed, create=False)
     assert registry.topics() == {TOPIC.name: changed}
+
+
+def test_a_deleted_topic_is_gone_at_once_and_can_be_made_again(
+    registry: Registry, deployment: Local | Cluster
+) -> None:
+    other = Topic(name="other")
+    registry.put_topic(TOPIC, create=True)
+    registry.put_topic(other, create=True)
+    assert registry.delete_topic(TOPIC.name)
+    assert registry.topics() == {"other": other}
+    assert not registry.put_topic(TOPIC, create=False)
+    assert registry.put_topic(TOPIC, create=True)
+    assert registry.delete_topic(TOPIC.name)
+    registry.close()
+    assert deployment.open().topics() == {"other": other}
+
+
+def test_a_topic_that_does_not_exist_is_not_deleted(registry: Registry) -> None:
+    registry.put_topic(TOPIC, create=True)
+    assert not registry.delete_topic("other")
+    assert registry.topics() == {TOPIC.name: TOPIC}
+    with pytest.raises(InvalidParams):
+        registry.delete_topic("a/b")
+
+
+def test_a_watch_is_called_when_a_topic_is_deleted(registry: Registry) -> None:
+    registry.put_topic(TOPIC, create=True)
+    seen: list[dict[str, Topic]] = []
+    registry.watch(lambda: seen.append(registry.topics()))
+    registry.delete_topic(TOPIC.name)
+    until(lambda: seen[-1:] == [{}], "that it is gone")
 
 
 def test_many_topics_are_kept(registry: Registry, deployment: Local | Cluster) -> None:

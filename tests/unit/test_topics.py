@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from soraka.config import Config, override
-from soraka.errors import InvalidParams
-from soraka.message import BALANCES, MAX_DELAY_MS, Topic
+from soraka.errors import InvalidParams, TopicNotFound
+from soraka.message import BALANCES, DAY_MS, MAX_DELAY_MS, Topic
 from soraka.topics import Topics, check_settings
 from soraka.wiring import open_topics
 
@@ -23,6 +23,12 @@ from soraka.wiring import open_topics
         ("weigh_by", {"weigh_by": "size"}),
         ("max_concurrent_dispatches", {"max_concurrent_dispatches": -1}),
         ("max_concurrent_dispatches", {"max_concurrent_dispatches": 100_001}),
+        ("max_dispatches_per_second", {"max_dispatches_per_second": -1}),
+        ("max_dispatches_per_second", {"max_dispatches_per_second": 1_000_001}),
+        ("retention_ms", {"retention_ms": 59_999}),
+        ("retention_ms", {"retention_ms": 366 * DAY_MS}),
+        ("worker_num", {"worker_num": -1}),
+        ("worker_num", {"worker_num": 1001}),
         ("retry", {"retry_ms": (1,) * 33}),
         ("retry.1", {"retry_ms": (0, -1)}),
         ("retry.0", {"retry_ms": (MAX_DELAY_MS + 1,)}),
@@ -55,6 +61,7 @@ def test_a_wrong_setting_is_refused_by_name(field: str, changes: dict[str, Any])
         {"business": "Läden und Märkte", "balance": "random"},
         *({"balance": balance, "weigh_by": "load"} for balance in BALANCES),
         {"max_concurrent_dispatches": 100_000},
+        {"max_dispatches_per_second": 1_000_000, "retention_ms": 60_000, "paused": True},
     ],
 )
 def test_a_right_setting_is_taken(changes: dict[str, Any]) -> None:
@@ -110,3 +117,11 @@ def test_update_changes_what_is_there(topics: Topics) -> None:
     changed = dataclasses.replace(topic, retry_ms=())
     assert topics.update(changed)
     assert topics.find("t") == changed
+
+
+def test_a_deleted_topic_is_not_found(topics: Topics) -> None:
+    topics.add(topics.new("t"))
+    assert topics.delete("t")
+    assert not topics.delete("t")
+    with pytest.raises(TopicNotFound):
+        topics.find("t")

@@ -1,0 +1,1 @@
+"""The admin role: topics, instances, messages and monitoring, as an API and as pages."""
