@@ -1,39 +1,33 @@
-"""The HTTP edge. Every answer is {"ec", "em", "result"} with the fitting status.
+"""The HTTP edge."""
 
-Beyond the table in docs: a wrong Content-Type or Content-Encoding is ec 401, as are unknown
-paths (HTTP 404), wrong methods (405) and a body that does not arrive in time (408).
-"""
-
-import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
 from flask import Flask, Response, request
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+from werkzeug.exceptions import HTTPException
 
 from receive_app import rules, schemas
-from receive_app.body import abandon, must_close, read_object
+from receive_app.forms import nested
 from receive_app.ingress import Ingress
 from receive_app.openapi import document
 from receive_app.pace import paced
+from soraka.answers import SUCCESS, SYSTEM_ERROR, done, encode, refuse, refuse_http, reply
+from soraka.body import read_object
 from soraka.budget import ReadingBudget
 from soraka.config import ReceiveConfig
 from soraka.errors import InvalidParams, SorakaError, Unavailable
+from soraka.fields import load
 from soraka.message import Submission
 
 log = logging.getLogger(__name__)
 
-SUCCESS = 200
-SYSTEM_ERROR = "system error"
 Count = Callable[[str, int, int], None]
 """(operation, ec, how many)."""
 
 Healthy = Callable[[], tuple[bool, dict[str, Any]]]
-
-_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def create_app(
@@ -62,7 +56,7 @@ def create_app(
         view = api.view(operation, act)
         app.add_url_rule(f"/sorakaq/msg/{path}", operation, view, methods=["POST"])
     _add_operations(app, limits, ready, metrics, healthy)
-    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(HTTPException, refuse_http)
     app.register_error_handler(Exception, api.unexpected)
     return app
 
@@ -78,15 +72,15 @@ def _add_operations(
     def healthz() -> Response:
         ok, report = healthy()
         if not ok:
-            return _error(Unavailable(f"a loop stands still: {_encode(report)}"))
-        return _reply(SUCCESS, "success", report)
+            return refuse(Unavailable(f"a loop stands still: {encode(report)}"))
+        return done(report)
 
     @app.get("/readyz")
     def readyz() -> Response:
         down = ready()
         if down:
-            return _error(Unavailable(f"no answer from: {', '.join(down)}"))
-        return _reply(SUCCESS, "success", True)
+            return refuse(Unavailable(f"no answer from: {', '.join(down)}"))
+        return done(True)
 
     @app.get("/metrics")
     def exposition() -> Response:
@@ -95,7 +89,7 @@ def _add_operations(
 
     @cache
     def openapi_text() -> str:
-        return _encode(document(limits))
+        return encode(document(limits))
 
     @app.get("/openapi.json")
     def openapi() -> Response:
@@ -127,14 +121,15 @@ class _Api:
                         timeout_ms=timeout_ms,
                         max_values=max_values,
                         share=share,
+                        shape=nested,
                     )
                     result = act(data)
             except SorakaError as exc:
                 self._count(operation, exc.code, 1)
-                return _error(exc)
+                return refuse(exc)
             if operation != "submit_batch":
                 self._count(operation, SUCCESS, 1)
-            return _reply(SUCCESS, "success", result)
+            return done(result)
 
         return view
 
@@ -143,7 +138,7 @@ class _Api:
 
     def submit_batch(self, data: dict[str, Any]) -> list[dict[str, Any]]:
         """One answer each. Raises Unavailable when every one of them is to be sent again."""
-        messages = schemas.load(schemas.BATCH, data)["messages"]
+        messages = load(schemas.BATCH, data)["messages"]
         rules.check_batch_size("messages", len(messages), self._limits)
         answers = self._ingress.submit_batch(paced(map(_parsed, messages)))
         if all(isinstance(answer, Unavailable) for answer in answers):
@@ -152,12 +147,12 @@ class _Api:
         return [_item(answer) for answer in answers]
 
     def cancel(self, data: dict[str, Any]) -> bool:
-        got = schemas.load(schemas.CANCEL, data)
+        got = load(schemas.CANCEL, data)
         self._ingress.cancel(got["topic_name"], got["msg_id"], got.get("command_id"))
         return True
 
     def add_time(self, data: dict[str, Any]) -> bool:
-        got = schemas.load(schemas.ADD_TIME, data)
+        got = load(schemas.ADD_TIME, data)
         self._ingress.add_time(
             got["topic_name"], got["msg_id"], got["add_time"], got.get("command_id")
         )
@@ -168,7 +163,7 @@ class _Api:
         log.error("http.failed", exc_info=exc, extra={"path": request.path})
         if request.method == "POST":
             self._count(str(request.endpoint), SorakaError.code, 1)
-        return _reply(SorakaError.code, SYSTEM_ERROR, None, SorakaError.status)
+        return reply(SorakaError.code, SYSTEM_ERROR, None, SorakaError.status)
 
     def _count_each(self, answers: Iterable[str | SorakaError]) -> None:
         codes = Counter(SUCCESS if isinstance(a, str) else a.code for a in answers)
@@ -187,36 +182,3 @@ def _item(answer: str | SorakaError) -> dict[str, Any]:
     if isinstance(answer, str):
         return {"ec": SUCCESS, "em": "success", "msgId": answer}
     return {"ec": answer.code, "em": str(answer), "msgId": ""}
-
-
-def _reply(
-    ec: int, em: str, result: Any, status: int = 200, headers: Mapping[str, str] | None = None
-) -> Response:
-    return Response(
-        _encode({"ec": ec, "em": em, "result": result}),
-        status,
-        headers,
-        content_type="application/json",
-    )
-
-
-def _error(exc: SorakaError) -> Response:
-    headers = {}
-    if isinstance(exc, Unavailable):
-        headers["Retry-After"] = str(exc.retry_after_s)
-    if must_close(request.environ):
-        headers["Connection"] = "close"
-    return _reply(exc.code, str(exc) or SYSTEM_ERROR, None, exc.status, headers)
-
-
-def _http_error(exc: HTTPException) -> Response:
-    """Flask's own: no such path, not this method."""
-    status, headers = exc.code or 500, {"Connection": "close"}
-    abandon(request.environ)  # a body to nowhere may drip for ever
-    em = f"request: {exc.name}"
-    if isinstance(exc, NotFound):
-        em = "path: there is nothing here"
-    if isinstance(exc, MethodNotAllowed):
-        headers["Allow"] = ", ".join(sorted(exc.valid_methods or ()))
-        em = f"method: must be {headers['Allow']}"
-    return _reply(InvalidParams.code, em, None, status, headers)

@@ -6,7 +6,6 @@ Every `check_` raises InvalidParams or a subclass, naming the field as the HTTP 
 import json
 import math
 import re
-from collections import Counter
 from ipaddress import IPv6Address
 from typing import Any
 
@@ -20,6 +19,7 @@ from soraka.message import (
     Submission,
     id_time_ms,
 )
+from soraka.strict_json import decode
 from soraka.topics import check_name, check_retry
 
 METHODS = ("GET", "POST")
@@ -149,7 +149,7 @@ def check_params(text: str, method: str, max_bytes: int) -> None:
     if size > max_bytes:
         raise InvalidParams("callback.params", f"must be at most {max_bytes} bytes as JSON")
     try:
-        params = _decode(text)
+        params = decode(text)
     except (ValueError, RecursionError) as exc:
         raise InvalidParams("callback.params", f"not JSON: {_short(exc)}") from exc
     if not isinstance(params, dict):
@@ -184,30 +184,8 @@ def _is_text(value: str) -> bool:
     return True
 
 
-class GivenTwice(ValueError):
-    """A key comes twice in one object: it means different things to different readers."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"{name!r} is given twice")
-        self.name = name
-
-
-def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """For `object_pairs_hook`. Raises GivenTwice."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = Counter(name for name, _ in pairs)
-        raise GivenTwice(names.most_common(1)[0][0][:64])
-    return found
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
 def _short(exc: BaseException) -> str:
     return "nested too deeply" if isinstance(exc, RecursionError) else str(exc)[:100]
 
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
-_decode = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=unique_keys).decode

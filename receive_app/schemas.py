@@ -1,36 +1,19 @@
 """The fields of the HTTP API: their names and types, for checking and for OpenAPI.
 
 Ranges and forms are checked by `rules`, for Thrift too; here they are only described.
-Fields we do not know are ignored: clients of the earlier system may send more than we read.
-A null in an optional field counts as absent.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from marshmallow import EXCLUDE, Schema, ValidationError, fields
+from marshmallow import fields
 
 from receive_app.rules import params_text
 from soraka.errors import InvalidParams
+from soraka.fields import Fields, Int, Text, about, load
 from soraka.message import DEFAULT_TTR_MS, MAX_DELAY_MS, MAX_RETRIES, Callback, Submission
 
 _UUID7 = "^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$"
-
-
-class Int(fields.Integer):
-    """A JSON integer: no text, no 1000.0, no true."""
-
-    def _deserialize(self, value: Any, *_: Any, **__: Any) -> int:
-        if type(value) is not int:
-            raise self.make_error("invalid")
-        return value
-
-
-class Text(fields.String):
-    def _deserialize(self, value: Any, *_: Any, **__: Any) -> str:
-        if type(value) is not str:
-            raise self.make_error("invalid")
-        return value
 
 
 class Params(fields.Field[Any]):
@@ -44,31 +27,22 @@ class Params(fields.Field[Any]):
         return value
 
 
-class _Fields(Schema):
-    class Meta:
-        unknown = EXCLUDE
-
-
-def _about(description: str, **more: Any) -> dict[str, Any]:
-    return {"description": description, **more}
-
-
 def _topic_name() -> Text:
     return Text(
         required=True,
-        metadata=_about("An existing topic.", pattern="^[A-Za-z0-9._-]+$", maxLength=128),
+        metadata=about("An existing topic.", pattern="^[A-Za-z0-9._-]+$", maxLength=128),
     )
 
 
 def _msg_id() -> Text:
     # no pattern: any text is a question, answered with ec 405
-    return Text(required=True, metadata=_about("The message.", example=EXAMPLE_ID))
+    return Text(required=True, metadata=about("The message.", example=EXAMPLE_ID))
 
 
 def _command_id() -> Text:
     return Text(
         allow_none=True,
-        metadata=_about(
+        metadata=about(
             "Makes the command idempotent. Send it again, with the same id, after a 503.",
             pattern="^[A-Za-z0-9_-]+$",
             minLength=1,
@@ -80,14 +54,14 @@ def _command_id() -> Text:
 EXAMPLE_ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 
 
-class CallbackSchema(_Fields):
+class CallbackSchema(Fields):
     request_type = Text(
         required=True,
-        metadata=_about("GET or POST.", pattern="^([Gg][Ee][Tt]|[Pp][Oo][Ss][Tt])$"),
+        metadata=about("GET or POST.", pattern="^([Gg][Ee][Tt]|[Pp][Oo][Ss][Tt])$"),
     )
     url = Text(
         required=True,
-        metadata=_about(
+        metadata=about(
             "http or https, ASCII, without user name and password.",
             pattern=r"^[Hh][Tt][Tt][Pp][Ss]?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)"
             r"(:[0-9]{1,5})?([/?#][!-~]*)?$",
@@ -96,30 +70,30 @@ class CallbackSchema(_Fields):
     )
     params = Params(
         allow_none=True,
-        metadata=_about(
+        metadata=about(
             "A JSON object, or a text that holds one: the body of a POST, the query of a GET."
         ),
     )
 
 
-class SubmissionSchema(_Fields):
+class SubmissionSchema(Fields):
     """One message to be called back later: delay_time or deliver_at, not both."""
 
     topic_name = _topic_name()
     delay_time = Int(
         allow_none=True,
-        metadata=_about("ms from now on", minimum=0, maximum=MAX_DELAY_MS),
+        metadata=about("ms from now on", minimum=0, maximum=MAX_DELAY_MS),
     )
     deliver_at = Int(
         allow_none=True,
-        metadata=_about(
+        metadata=about(
             "ms since the epoch, at most 7 days from now. One in the past means at once.",
             minimum=0,
         ),
     )
     ttr = Int(
         allow_none=True,
-        metadata=_about(
+        metadata=about(
             "Time to respond, ms: the deadline of a call.", minimum=1, default=DEFAULT_TTR_MS
         ),
     )
@@ -127,14 +101,14 @@ class SubmissionSchema(_Fields):
     retry = fields.List(
         Int(metadata={"minimum": 0, "maximum": MAX_DELAY_MS}),
         allow_none=True,
-        metadata=_about(
+        metadata=about(
             "ms before the next attempts; empty: one attempt. Default: the topic's.",
             maxItems=MAX_RETRIES,
         ),
     )
     msg_id = Text(
         allow_none=True,
-        metadata=_about(
+        metadata=about(
             "Idempotency key: a UUIDv7 of your own, made just now: by default at most 10 minutes "
             "ago. Sent again, the message is still one.",
             pattern=_UUID7,
@@ -142,22 +116,22 @@ class SubmissionSchema(_Fields):
     )
 
 
-class BatchSchema(_Fields):
-    messages = fields.List(fields.Raw(), required=True, metadata=_about("Submissions.", minItems=1))
+class BatchSchema(Fields):
+    messages = fields.List(fields.Raw(), required=True, metadata=about("Submissions.", minItems=1))
 
 
-class CancelSchema(_Fields):
+class CancelSchema(Fields):
     topic_name = _topic_name()
     msg_id = _msg_id()
     command_id = _command_id()
 
 
-class AddTimeSchema(_Fields):
+class AddTimeSchema(Fields):
     topic_name = _topic_name()
     msg_id = _msg_id()
     add_time = Int(
         required=True,
-        metadata=_about("ms to postpone it by", minimum=1, maximum=MAX_DELAY_MS),
+        metadata=about("ms to postpone it by", minimum=1, maximum=MAX_DELAY_MS),
     )
     command_id = _command_id()
 
@@ -166,15 +140,6 @@ SUBMISSION = SubmissionSchema()
 BATCH = BatchSchema()
 CANCEL = CancelSchema()
 ADD_TIME = AddTimeSchema()
-
-
-def load(schema: Schema, data: Any) -> dict[str, Any]:
-    """The fields of `data`. Raises InvalidParams that names the first wrong one."""
-    try:
-        loaded: dict[str, Any] = schema.load(data)
-    except ValidationError as exc:
-        raise InvalidParams(*_first("", exc.messages)) from exc
-    return loaded
 
 
 def submission(data: Any) -> Submission:
@@ -197,13 +162,3 @@ def submission(data: Any) -> Submission:
         retry_ms=None if retry is None else tuple(retry),
         msg_id=got.get("msg_id"),
     )
-
-
-def _first(path: str, messages: Any) -> tuple[str, str]:
-    """The first error in marshmallow's tree: its dotted path and the reason."""
-    while isinstance(messages, dict):
-        name, messages = next(iter(messages.items()))
-        if name != "_schema":
-            path = f"{path}.{name}" if path else str(name)
-    reason = messages[0] if isinstance(messages, list) else str(messages)
-    return path or "body", reason

@@ -50,7 +50,7 @@ class ReceiveServer(BaseApplication):  # type: ignore[misc]
         settings = {
             "bind": f"fd://{self._http.fileno()}",
             "workers": receive.processes,
-            "worker_class": "receive_app.gunicorn_worker.DrainingWorker",
+            "worker_class": "soraka.gunicorn_worker.DrainingWorker",
             "worker_connections": fitting(receive.max_connections, 2, "receive.max_connections"),
             "keepalive": KEEP_ALIVE_S,
             "graceful_timeout": self._drain_s + SPARE_S,

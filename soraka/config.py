@@ -134,7 +134,29 @@ class AdminConfig:
     """[admin]: the role for people."""
 
     host: str = _set("127.0.0.1", "address to listen on")
+    advertise: str = _set("", "address others reach it at; default: host")
     port: int = _port(9087, "HTTP port")
+    processes: int = _set(1, "gunicorn workers", min=1, max=16)
+    accounts: str = _set(".soraka/admin.json", "the file of accounts and API tokens")
+    audit: str = _set(".soraka/audit.jsonl", "the file of what was changed by whom")
+    secure_cookies: bool = _set(False, "cookies over TLS alone; set it behind a TLS proxy")
+    trusted_proxies: int = _set(
+        0, "proxies in front, whose X-Forwarded-For and -Proto are believed", min=0, max=8
+    )
+    metrics_public: bool = _set(
+        False, "/metrics without a token for all, not only from this host past no proxy"
+    )
+    session_ms: int = _set(
+        12 * 3_600_000, "a login ends after this", min=60_000, max=30 * DAY_MS
+    )
+    idle_ms: int = _set(3_600_000, "a login unused for this ends", min=60_000, max=30 * DAY_MS)
+    login_attempts: int = _set(10, "per account in five minutes", min=1, max=1000)
+    login_attempts_per_address: int = _set(50, "in five minutes", min=1, max=100_000)
+    max_connections: int = _set(
+        500, "open per process; over it the idlest is closed", min=10, max=100_000
+    )
+    max_body_bytes: int = _set(1 << 20, "of a request", min=1 << 10, max=64 << 20)
+    read_timeout_ms: int = _set(10_000, "for a request to arrive whole", min=100, max=600_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -362,7 +384,7 @@ def _check_advertised(config: Config) -> None:
     """The local registry is of one process, which reaches itself at such an address too."""
     if config.registry.adapter == "local":
         return
-    for section in ("receive", "center", "worker"):
+    for section in ("receive", "admin", "center", "worker"):
         values = getattr(config, section)
         if values.host in EVERYWHERE and values.advertise in EVERYWHERE:
             raise ConfigError(

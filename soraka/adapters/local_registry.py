@@ -1,10 +1,8 @@
 """The registry of a process that runs every role by itself."""
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from soraka.adapters.registry_json import (
     encode_topic,
 )
 from soraka.errors import ConfigError, DecodeError, RegistryUnavailable
+from soraka.files import replace
 from soraka.message import Instance, Topic
 
 
@@ -127,25 +126,6 @@ def _save(path: Path, topics: Mapping[str, Topic]) -> None:
     content = {name: json.loads(encode_topic(topic)) for name, topic in topics.items()}
     data = json.dumps(content, indent=1, sort_keys=True).encode()
     try:
-        _replace(path, data)
+        replace(path, data)
     except OSError as exc:
         raise RegistryUnavailable(f"{path}: {exc}") from exc
-
-
-def _replace(path: Path, data: bytes) -> None:
-    descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(scratch)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -4,7 +4,6 @@ Raises InvalidParams, BodyTooLarge, or Unavailable when too many bytes are being
 that was not read to its end the connection is unusable: `must_close` says so.
 """
 
-import json
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -14,10 +13,10 @@ from urllib.parse import parse_qsl
 import gevent
 from werkzeug.http import parse_options_header
 
-from receive_app.rules import GivenTwice, unique_keys
 from soraka.budget import Share
 from soraka.connections import WAITING
 from soraka.errors import BodyTooLarge, InvalidParams, Unavailable
+from soraka.strict_json import GivenTwice, lenient_decode, unique_keys
 
 Environ = dict[str, Any]
 
@@ -25,8 +24,8 @@ _STEP = 16 << 10
 _MAX_FORM_FIELDS = 64
 _CLOSE = "soraka.must_close"
 _INTEGER = re.compile(r"-?[0-9]{1,25}")
-_FORM_INTEGERS = ("delay_time", "deliver_at", "ttr", "add_time")
-_FORM_CALLBACK = ("request_type", "url", "params")
+Shape = Callable[[dict[str, str], int], dict[str, Any]]
+"""From the fields of a form to those of the JSON, with at most so many JSON values."""
 
 
 class BodyLate(InvalidParams):
@@ -48,11 +47,16 @@ def abandon(environ: Environ) -> None:
 
 
 def read_object(
-    environ: Environ, *, limit: int, timeout_ms: int, max_values: int, share: Share
+    environ: Environ, *, limit: int, timeout_ms: int, max_values: int, share: Share, shape: Shape
 ) -> dict[str, Any]:
     """The fields of a JSON or form body. A form comes in the nesting of the JSON."""
     # read before anything is refused: the next request comes after it on the connection
-    body = _read(environ, limit, timeout_ms, share)
+    body = read(environ, limit=limit, timeout_ms=timeout_ms, share=share)
+    return parse(environ, body, max_values=max_values, shape=shape)
+
+
+def parse(environ: Environ, body: bytes, *, max_values: int, shape: Shape) -> dict[str, Any]:
+    """The fields of a body that was read."""
     _check_encoding(environ)
     kind = _content_type(environ)
     try:
@@ -60,8 +64,8 @@ def read_object(
     except UnicodeDecodeError as exc:
         raise InvalidParams("body", f"is not UTF-8: the byte at {exc.start}") from exc
     if kind == "application/json":
-        return _object(_json("body", text, max_values), "body")
-    return _nested(_form(text), max_values)
+        return _object(json_value("body", text, max_values), "body")
+    return shape(_form(text), max_values)
 
 
 def _check_encoding(environ: Environ) -> None:
@@ -84,7 +88,8 @@ def _content_type(environ: Environ) -> str:
     return kind
 
 
-def _read(environ: Environ, limit: int, timeout_ms: int, share: Share) -> bytes:
+def read(environ: Environ, *, limit: int, timeout_ms: int, share: Share) -> bytes:
+    """The whole body, as it came."""
     announced = _announced(environ)
     if announced is None or announced <= limit:
         size = limit + 1 if announced is None else announced
@@ -160,12 +165,13 @@ def _skip(environ: Environ, limit: int, timeout_ms: int) -> None:
     abandon(environ)
 
 
-def _json(field: str, text: str, max_values: int) -> Any:
+def json_value(field: str, text: str, max_values: int) -> Any:
+    """What a JSON text holds. Raises InvalidParams."""
     # one for each value at least, also inside of texts; counting takes 1 ms for a MB
     if text.count(",") + text.count("{") + text.count("[") > max_values:
         raise InvalidParams(field, f"must hold at most {max_values} values")
     try:
-        return _decode(text)
+        return lenient_decode(text)
     except RecursionError as exc:
         raise InvalidParams(field, "is nested too deeply") from exc
     except GivenTwice as exc:
@@ -196,24 +202,6 @@ def _form(text: str) -> dict[str, str]:
     return {name: value for name, value in fields.items() if value}
 
 
-def _nested(form: dict[str, str], max_values: int) -> dict[str, Any]:
-    fields: dict[str, Any] = dict(form)
-    for name in _FORM_INTEGERS:
-        if name in form:
-            fields[name] = _integer(form[name])
-    if "retry" in form:
-        fields["retry"] = [_integer(item.strip()) for item in form["retry"].split(",")]
-    if "messages" in form:
-        fields["messages"] = _json("messages", form["messages"], max_values)
-    callback = {name: fields.pop(name) for name in _FORM_CALLBACK if name in form}
-    if callback:
-        fields["callback"] = callback
-    return fields
-
-
-def _integer(text: str) -> int | str:
+def integer(text: str) -> int | str:
     """The integer; anything else stays as it is, for the schema to refuse."""
     return int(text) if _INTEGER.fullmatch(text) else text
-
-
-_decode = json.JSONDecoder(object_pairs_hook=unique_keys).decode

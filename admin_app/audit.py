@@ -1,0 +1,91 @@
+"""What was changed by whom: a JSON object per line, durable before the answer goes out.
+
+The file is only ever appended to, by all processes of a host; rotate it as you like.
+"""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gevent
+
+log = logging.getLogger(__name__)
+
+MAX_LISTED = 1000
+_TAIL_BYTES = 1 << 20
+_MAX_TEXT = 200
+_SECRET = ("password", "token", "csrf")
+
+
+class Audit:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def add(
+        self, *, who: str, action: str, source: str, outcome: int, details: Mapping[str, Any]
+    ) -> None:
+        """`outcome` is the ec or HTTP status of the answer, `source` the address of the peer.
+        Secrets in `details` are left out. An error of the file is logged: what was done is done."""
+        entry = {
+            "at": int(time.time() * 1000),
+            "who": who,
+            "action": action,
+            "from": source,
+            "outcome": outcome,
+            "details": {k: _short(v) for k, v in details.items() if not _is_secret(k)},
+        }
+        log.info("audit", extra={"audit": entry})
+        line = json.dumps(entry, ensure_ascii=True).encode() + b"\n"
+        try:
+            gevent.get_hub().threadpool.apply(_append, (str(self._path), line))
+        except OSError as exc:
+            log.error("audit.not_kept", extra={"path": str(self._path), "reason": str(exc)})
+
+    def latest(self, limit: int) -> list[dict[str, Any]]:
+        """The latest first, as far as the end of the file goes back. Raises OSError."""
+        try:
+            with self._path.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - _TAIL_BYTES))
+                lines = file.read().split(b"\n")
+        except FileNotFoundError:
+            return []
+        if size > _TAIL_BYTES:
+            lines = lines[1:]
+        entries = (_decoded(line) for line in reversed(lines))
+        found = [entry for entry in entries if entry is not None]
+        return found[: min(limit, MAX_LISTED)]
+
+
+def _append(path: str, line: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(descriptor, line)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _decoded(line: bytes) -> dict[str, Any] | None:
+    """None for a line that was cut off."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) else None
+
+
+def _is_secret(name: str) -> bool:
+    return any(word in name.lower() for word in _SECRET)
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, bool | int | float) or value is None:
+        return value
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "..."

@@ -1,0 +1,65 @@
+"""Fields of the HTTP APIs, strict in their types; marshmallow's errors as ours.
+
+Fields we do not know are ignored: clients of the earlier system may send more than we read.
+A null in an optional field counts as absent.
+"""
+
+from typing import Any
+
+from marshmallow import EXCLUDE, Schema, ValidationError, fields
+
+from soraka.errors import InvalidParams
+
+
+class Int(fields.Integer):
+    """A JSON integer: no text, no 1000.0, no true."""
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> int:
+        if type(value) is not int:
+            raise self.make_error("invalid")
+        return value
+
+
+class Text(fields.String):
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> str:
+        if type(value) is not str:
+            raise self.make_error("invalid")
+        return value
+
+
+class Flag(fields.Boolean):
+    """true or false, and no other word for them."""
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> bool:
+        if type(value) is not bool:
+            raise self.make_error("invalid", input=value)
+        return value
+
+
+class Fields(Schema):
+    class Meta:
+        unknown = EXCLUDE
+
+
+def about(description: str, **more: Any) -> dict[str, Any]:
+    """Metadata of a field, for OpenAPI."""
+    return {"description": description, **more}
+
+
+def load(schema: Schema, data: Any) -> dict[str, Any]:
+    """The fields of `data`. Raises InvalidParams that names the first wrong one."""
+    try:
+        loaded: dict[str, Any] = schema.load(data)
+    except ValidationError as exc:
+        raise InvalidParams(*_first("", exc.messages)) from exc
+    return loaded
+
+
+def _first(path: str, messages: Any) -> tuple[str, str]:
+    """The first error in marshmallow's tree: its dotted path and the reason."""
+    while isinstance(messages, dict):
+        name, messages = next(iter(messages.items()))
+        if name != "_schema":
+            path = f"{path}.{name}" if path else str(name)
+    reason = messages[0] if isinstance(messages, list) else str(messages)
+    return path or "body", reason
