@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from flask import Response, flash, redirect, render_template, request
+from flask import Response, flash, g, redirect, render_template, request
 from werkzeug.wrappers import Response as AnyResponse
 
 from soraka.errors import InvalidParams, SorakaError, Unavailable
@@ -94,13 +94,25 @@ def then(url: str, text: str, change: Callable[[], object]) -> Response:
     """Makes a change and goes to `url`, where `text` tells of it, or why it was not made."""
     try:
         change()
-    except Unavailable as exc:
-        flash(f"Not known whether it was done: {exc}. Look, then try again.", "error")
     except SorakaError as exc:
-        flash(f"Not done. {reason(exc)}", "error")
+        tell_refused(exc)
     else:
         flash(text, "done")
     return to(url)
+
+
+def tell_refused(exc: SorakaError) -> None:
+    """On the next page."""
+    refused(exc)
+    if isinstance(exc, Unavailable):
+        flash(f"Not known whether it was done. {reason(exc)} Look, then try again.", "error")
+    else:
+        flash(f"Not done. {reason(exc)}", "error")
+
+
+def refused(exc: SorakaError) -> None:
+    """For the audit, which else would have the status of the answer."""
+    g.outcome = exc.code
 
 
 def to(url: str) -> Response:

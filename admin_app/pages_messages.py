@@ -1,15 +1,15 @@
 """Messages by filter, and dead letters; changes to many of them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
 from flask import Blueprint, flash, render_template, request, url_for
 
 from admin_app import words
-from admin_app.access import current_name
+from admin_app.accounts import Account
 from admin_app.messages import FOREVER, Filter
-from admin_app.page_kit import Answer, Reader, asks, reason, to
+from admin_app.page_kit import Answer, Reader, asks, tell_refused, to
 from admin_app.service import Service
 from soraka.errors import InvalidParams, SorakaError
 from soraka.message import State
@@ -25,7 +25,7 @@ STARTED = {
 }
 
 
-def add_messages(pages: Blueprint, service: Service) -> None:
+def add_messages(pages: Blueprint, service: Service, user: Callable[[], Account]) -> None:
     @pages.get("/messages")
     def messages() -> Answer:
         return _list(service, "messages", request.args)
@@ -41,7 +41,7 @@ def add_messages(pages: Blueprint, service: Service) -> None:
         if action is None:
             flash("Not done. Choose what to do with the messages.", "error")
             return to(_back(form))
-        return asks(f"bulk_{action}", lambda: _whom(form))(lambda: _start(service, action, form))()
+        return asks(f"bulk_{action}", lambda: _whom(form))(lambda: _start(service, user().name, action, form))()
 
 
 def _list(service: Service, here: str, given: Mapping[str, str]) -> Answer:
@@ -84,7 +84,7 @@ def read_filter(reader: Reader) -> Filter:
     )
 
 
-def _start(service: Service, action: str, form: Any) -> Answer:
+def _start(service: Service, who: str, action: str, form: Any) -> Answer:
     reader = Reader(form)
     add_ms = reader.get("add_time", words.read_duration) if action == "postpone" else 0
     scope: dict[str, Any] = {"ids": form.getlist("msg_id")}
@@ -95,9 +95,9 @@ def _start(service: Service, action: str, form: Any) -> Answer:
             raise InvalidParams(*next(iter(reader.errors.items())))
         if not any(scope.values()):
             raise InvalidParams("messages", "select some, or choose all that match")
-        job = service.bulk.start(action, current_name(), add_ms=add_ms, **scope)
+        job = service.bulk.start(action, who, add_ms=add_ms, **scope)
     except SorakaError as exc:
-        flash(f"Not done. {reason(exc)}", "error")
+        tell_refused(exc)
         return to(_back(form))
     flash(f"{STARTED[action]} {_whom(form)}; this goes on in the background.", "done")
     return to(url_for("pages.job", job_id=job.id))

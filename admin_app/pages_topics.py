@@ -7,9 +7,9 @@ from urllib.parse import urlencode
 from flask import Blueprint, flash, render_template, request, url_for
 
 from admin_app import words
-from admin_app.page_kit import QUESTIONS, Answer, Reader, asks, reason, then, to
+from admin_app.page_kit import Answer, Reader, asks, refused, tell_refused, then, to
 from admin_app.service import Service
-from soraka.errors import InvalidParams, SorakaError
+from soraka.errors import Conflict, InvalidParams, SorakaError
 from soraka.message import BALANCES, DEFAULT_RETRY_MS, Topic
 
 PER_PAGE = 50
@@ -93,7 +93,7 @@ def add_topics(pages: Blueprint, service: Service) -> None:
         try:
             service.topics.delete(name)
         except SorakaError as exc:
-            flash(f"Not deleted. {reason(exc)}", "error")
+            tell_refused(exc)
             return to(url_for("pages.topic", name=name))
         flash(f"Topic {name} deleted.", "done")
         return to(url_for("pages.topics"))
@@ -130,11 +130,13 @@ def _retention(field: str, text: str) -> int:
 
 
 def _wrong(reader: Reader, exc: SorakaError) -> None:
+    refused(exc)
     if isinstance(exc, InvalidParams):
         reader.wrong(exc, FIELDS)
-        return
-    reader.errors[""] = str(exc)
-    flash(f"Not saved. {reason(exc)}", "error")
+    elif isinstance(exc, Conflict):
+        reader.errors["topic_name"] = str(exc)
+    else:
+        raise exc
 
 
 def _values(topic: Topic) -> dict[str, Any]:

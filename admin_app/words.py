@@ -1,11 +1,12 @@
 """How the pages word values, and read what people write. Pure."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 from soraka.errors import InvalidParams
-from soraka.message import DAY_MS, Topic
+from soraka.message import DAY_MS, NO_OWNER, PARKED, Stored, Topic
 
 _UNITS = (("d", DAY_MS), ("h", 3_600_000), ("min", 60_000), ("s", 1000), ("ms", 1))
 _WRITTEN = {"ms": 1, "s": 1000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": DAY_MS}
@@ -137,7 +138,66 @@ def settings(topic: Topic) -> Iterator[tuple[str, str]]:
     yield "Finished messages are kept", duration(topic.retention_ms or None)
 
 
-FILTERS = {
+def whereabouts(stored: Stored, now: int) -> str:
+    """Of a pending message, in a few words."""
+    if stored.lease_until > now:
+        return "being called"
+    if stored.due_at <= now:
+        return f"overdue by {duration(now - stored.due_at)}"
+    after = f", attempt {stored.attempt + 1}" if stored.attempt else ""
+    return f"in {duration(stored.due_at - now)}{after}"
+
+
+def owner_words(owner: str) -> str:
+    """Who has a pending message."""
+    if owner == NO_OWNER:
+        return "no worker was live when it came; a center gives it to one"
+    if owner.startswith(PARKED):
+        return "nobody while its topic is paused"
+    return owner
+
+
+def tone(state: str) -> str:
+    """Of a badge: for how an attempt ended, and for the states of bulk work."""
+    if state.lower() in ("succeeded", "done"):
+        return "good"
+    if state.lower() in ("dead", "failed"):
+        return "bad"
+    return "pending" if state in ("running",) else "warn"
+
+
+def refusal(error: str) -> str:
+    """Why a message was left as it is, by the name of the error."""
+    known = {"TooLate": "Too late", "MessageNotFound": "Not found", "TopicNotFound": "No such topic"}
+    return known.get(error, error)
+
+
+def moment_input(text: str) -> str:
+    """For <input type=datetime-local>, in UTC; what cannot be read is shown as nothing."""
+    try:
+        ms = read_moment("", text)
+    except InvalidParams:
+        return ""
+    return "" if ms is None else iso(ms)[:16]
+
+
+FILTERS: dict[str, Callable[..., Any]] = {
     f.__name__: f
-    for f in (number, duration, at_most, size, iso, utc, exact, limits, settings, write_duration)
+    for f in (
+        number,
+        duration,
+        at_most,
+        size,
+        iso,
+        utc,
+        exact,
+        limits,
+        settings,
+        write_duration,
+        whereabouts,
+        owner_words,
+        tone,
+        refusal,
+        moment_input,
+    )
 }
