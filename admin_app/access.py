@@ -9,7 +9,7 @@ OPERATOR = "operator"
 ROLES = (VIEWER, OPERATOR)
 OPEN = "open"
 """For everyone, without a login."""
-_NEED = "soraka_need"
+_NEED, _ASKS = "soraka_need", "soraka_asks"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -19,8 +19,9 @@ def open_to_all(view: F) -> F:
     return _marked(view, OPEN)
 
 
-def viewer_may(view: F) -> F:
-    """For a POST that changes nothing of others."""
+def viewer_may(view: F, *, asks: bool = False) -> F:
+    """For a POST that changes nothing of others, or nothing at all: it only asks."""
+    setattr(view, _ASKS, asks)
     return _marked(view, VIEWER)
 
 
@@ -33,6 +34,11 @@ def need_of(view: Callable[..., Any] | None, method: str) -> str:
     """OPEN, VIEWER or OPERATOR; `view` is None for a path that is nothing."""
     usual = VIEWER if method in ("GET", "HEAD") else OPERATOR
     return getattr(view, _NEED, VIEWER if view is None else usual)
+
+
+def only_asks(view: Callable[..., Any] | None) -> bool:
+    """Whether its POST is a question, which no audit needs."""
+    return bool(getattr(view, _ASKS, False))
 
 
 def _marked(view: F, need: str) -> F:

@@ -1,7 +1,8 @@
 """Accounts, API tokens and the key that signs sessions, in one file.
 
 A file and not the store: a store that lost everything must not lock operators out. Several
-processes share it: each reads it again when it has changed, and changes it as a whole, under a lock.
+processes share it: each reads it again when it has changed, and changes it as a whole, under a
+lock.
 Passwords and tokens themselves are not in it.
 """
 
@@ -127,6 +128,12 @@ class Accounts:
                 account = replace(account, created_at=known.created_at)
             change(accounts=_with_operator({**accounts, name: account}))
 
+    def add(self, name: str, password: str, role: str) -> None:
+        """Raises InvalidParams, Conflict when there is one of that name."""
+        if self.get(name) is not None:
+            raise Conflict(f"name: account {name!r} exists already")
+        self.set_password(name, password, role)
+
     def set_role(self, name: str, role: str) -> None:
         """Raises InvalidParams, Conflict when no operator would be left."""
         _check_role(role)
@@ -215,6 +222,7 @@ class Accounts:
                 self._content = _Content(secret_key=secrets.token_hex(32))
             yield self._change
         finally:
+            fcntl.flock(folder, fcntl.LOCK_UN)  # gevent's close may come only later
             os.close(folder)
 
     def _change(self, **changes: Any) -> None:

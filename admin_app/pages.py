@@ -63,8 +63,9 @@ def make_pages(
 
     @pages.context_processor
     def for_templates() -> dict[str, Any]:
-        shown = NAVIGATION + (FOR_OPERATORS if user().is_operator else ())
-        return {"user": user(), "questions": QUESTIONS, "navigation": shown}
+        who = user()
+        shown = NAVIGATION + (FOR_OPERATORS if who.is_operator else ())
+        return {"user": who, "questions": QUESTIONS, "navigation": shown}
 
     add_overview(pages, service)
     add_topics(pages, service)

@@ -36,7 +36,7 @@ def _whole(description: str, most: int, *, least: int = 0, required: bool = Fals
     return Int(allow_none=True, metadata=metadata)
 
 
-def _texts(description: str, most: int, **more: Any) -> fields.List:
+def _texts(description: str, most: int, **more: Any) -> fields.List[Any]:
     return fields.List(
         Text(metadata=more), allow_none=True, metadata=about(description, maxItems=most)
     )
@@ -197,7 +197,9 @@ def flat(schema: Schema, form: Mapping[str, str]) -> dict[str, Any]:
     """A form or query as the JSON it stands for; lists are comma-separated. What cannot be of its
     type stays as it is, for the schema to refuse."""
     return {
-        name: _typed(schema.fields[name], text) for name, text in form.items() if name in schema.fields
+        name: _typed(schema.fields[name], text)
+        for name, text in form.items()
+        if name in schema.fields
     }
 
 

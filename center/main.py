@@ -6,6 +6,7 @@ from gevent.event import Event
 import idl
 from center.consume import Consume
 from center.heartbeat import Heartbeats
+from center.housekeep import Housekeep
 from center.moves import Moves
 from center.rebalance import Rebalance
 from center.reconcile import Reconcile
@@ -19,6 +20,7 @@ from soraka.rpc import RpcServer
 from soraka.wiring import Parts
 
 VOUCH_EVERY_S = 0.2
+HOUSEKEEP_EVERY_S = 1.0
 
 
 class Center:
@@ -30,7 +32,7 @@ class Center:
         config = parts.config
         self._parts = parts
         self._config = config.center
-        self._turns = process.Turns("consume", "reconcile", "vouch")
+        self._turns = process.Turns("consume", "reconcile", "vouch", "housekeep")
         self._workers = Workers(
             parts.registry,
             rpc_timeout_ms=config.center.rpc_timeout_ms,
@@ -74,6 +76,7 @@ class Center:
             sweep_ms=config.center.sweep_ms,
             turned=lambda: self._turns.turn("reconcile"),
         )
+        self._housekeep = Housekeep(store=parts.store, registry=parts.registry)
         self._server = RpcServer(
             idl.center.Center,
             Handler(
@@ -99,10 +102,11 @@ class Center:
         process.announce(self._parts.registry, self.instance)
         self._greenlets = [
             gevent.spawn(self._loop, "consume", self._consume.turn, lambda: None),
-            gevent.spawn(
-                self._loop, "vouch", self._vouch.turn, lambda: self._stopping.wait(VOUCH_EVERY_S)
-            ),
+            gevent.spawn(self._loop, "vouch", self._vouch.turn, self._wait(VOUCH_EVERY_S)),
             gevent.spawn(self._loop, "reconcile", self._reconcile.turn, self._until_changed),
+            gevent.spawn(
+                self._loop, "housekeep", self._housekeep.turn, self._wait(HOUSEKEEP_EVERY_S)
+            ),
         ]
 
     def drain(self, limit_s: float) -> bool:
@@ -132,6 +136,9 @@ class Center:
             turned=lambda: self._turns.turn(name),
             pause=pause,
         )
+
+    def _wait(self, seconds: float) -> process.Step:
+        return lambda: self._stopping.wait(seconds)
 
     def _until_changed(self) -> None:
         self._changed.wait(self._config.reconcile_ms / 1000)

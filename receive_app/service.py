@@ -1,12 +1,9 @@
 """Receive, put together from the adapters of a process: what both servers of it serve."""
 
-import logging
 import socket
-import sys
 from collections.abc import Callable
 from typing import Any, cast
 
-import gevent
 from gevent.socket import socket as gevent_socket
 
 import idl
@@ -18,34 +15,17 @@ from soraka import logs, process, wire
 from soraka.budget import ReadingBudget
 from soraka.config import Config
 from soraka.connections import fitting
-from soraka.errors import ConfigError, Unavailable
-from soraka.launch import come_up_parts
+from soraka.errors import Unavailable
+from soraka.launch import Background, Late
 from soraka.message import Instance
 from soraka.metrics import Metrics
 from soraka.ports import Log
 from soraka.rpc import RpcServer
 from soraka.wiring import Parts
 
-log = logging.getLogger(__name__)
-
 ITEMS_OF_A_MESSAGE = 50
 """Fields and list items of a Submission: 44 with everything in it and 32 delays."""
 ITEMS_OF_A_CALL = 100
-REFUSED = 4
-"""Exit code of a gunicorn worker after which its master ends too."""
-
-
-class _LateIngress:
-    """In the place of Ingress: Unavailable until the real one is there."""
-
-    def __init__(self) -> None:
-        self.ingress: Ingress | None = None
-        self.waits_for = "start"
-
-    def __getattr__(self, name: str) -> Any:
-        if self.ingress is None:
-            raise Unavailable(f"starting: waiting for the {self.waits_for}")
-        return getattr(self.ingress, name)
 
 
 class Service:
@@ -64,7 +44,7 @@ class Service:
     ) -> None:
         limits = config.receive
         self._metrics = metrics
-        self._late = _LateIngress()
+        self._late = Late()
         self._parts: Parts | None = None
         ingress = cast(Ingress, self._late)
         self.max_connections = fitting(limits.max_connections, 2, "receive.max_connections")
@@ -99,21 +79,23 @@ class Service:
         """From now on it accepts. The clock of `parts` must be known."""
         self._parts = parts
         self._metrics.show_skew(parts.clock.skew_ms)
-        self._late.ingress = Ingress(
-            log=parts.log,
-            store=parts.store,
-            reader=parts.store,
-            topics=parts.topics.get,
-            known_topics=parts.topics.find,
-            clock=parts.clock,
-            encode=wire.encode,
-            new_id=Ids(parts.clock.now_ms),
-            limits=parts.config.receive,
-            early_ms=parts.config.store.early_ms,
+        self._late.is_(
+            Ingress(
+                log=parts.log,
+                store=parts.store,
+                reader=parts.store,
+                topics=parts.topics.get,
+                known_topics=parts.topics.find,
+                clock=parts.clock,
+                encode=wire.encode,
+                new_id=Ids(parts.clock.now_ms),
+                limits=parts.config.receive,
+                early_ms=parts.config.store.early_ms,
+            )
         )
 
     def waiting_for(self, port: str) -> None:
-        self._late.waits_for = port
+        self._late.waiting_for(port)
 
     def down(self) -> list[str]:
         """What it needs and cannot reach now."""
@@ -147,32 +129,6 @@ def start(
     thrift_socket = gevent_socket(listener.family, listener.type, fileno=listener.detach())
     service = Service(config, Metrics(), thrift_socket)
     service.thrift.start()
-    opened: list[Parts] = []
-    coming = gevent.spawn(_come_up, config, service, instance, opened)
-
-    def drain() -> None:
-        log.info("process.draining")
-        coming.kill()
-        # apart: a registry that is away takes its time
-        leaving = [gevent.spawn(parts.registry.unregister, instance) for parts in opened]
-        service.thrift.stop(config.process.drain_ms / 1000)
-        gevent.joinall(leaving, timeout=1)
-
-    def close() -> None:
-        for parts in opened:
-            parts.close()
-        log.info("process.stopped")
-
-    return service.app, drain, close
-
-
-def _come_up(config: Config, service: Service, instance: Instance, opened: list[Parts]) -> None:
-    """In the background: a server that is away must not keep us from saying so."""
-    try:
-        parts = come_up_parts(config, service.waiting_for)
-    except (ConfigError, OSError) as exc:
-        print(f"Error: {exc}", file=sys.stderr, flush=True)
-        sys.exit(REFUSED)
-    opened.append(parts)
-    service.open(parts)
-    process.announce(parts.registry, instance)
+    coming = Background(config, instance, service.waiting_for, service.open)
+    drain_s = config.process.drain_ms / 1000
+    return service.app, lambda: coming.leave(lambda: service.thrift.stop(drain_s)), coming.close

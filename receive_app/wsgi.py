@@ -1,107 +1,20 @@
-"""The receive process: gunicorn with gevent workers, and Thrift beside HTTP in each.
+"""The receive process: gunicorn with gevent workers, and Thrift beside HTTP in each."""
 
-The master binds both sockets and forks; everything that talks to a server is made in the
-workers, after gunicorn has patched them for gevent.
-"""
-
-import socket
-from collections.abc import Callable
-from typing import Any
-
-from gunicorn.app.base import BaseApplication
-
-from soraka import logs
 from soraka.config import Config
-from soraka.connections import fitting
-from soraka.process import TAKEN_PORT_S, listen, new_instance
-
-SPARE_S = 5
-"""From the end of the drain until the master kills its workers: they see a signal only once a
-second, and the log is flushed last."""
-LOOK_S = 0.1
-KEEP_ALIVE_S = 15
+from soraka.serving import HttpServer, Started
 
 
-class ReceiveServer(BaseApplication):  # type: ignore[misc]
+class ReceiveServer(HttpServer):
     """`run()` serves until a signal."""
 
+    role = "receive"
+    listeners = 2
+
     def __init__(self, config: Config) -> None:
-        self._config = config
-        logs.configure(config.process)
-        self._http = self._listen("port")
+        super().__init__(config)
         self._thrift = self._listen("thrift_port")
-        self._drain: Callable[[], None] = _nothing
-        self._close: Callable[[], None] = _nothing
-        self._draining: Any = None
-        super().__init__()
 
-    def _listen(self, key: str) -> socket.socket:
-        receive = self._config.receive
-        setting = f"receive.{key}"
-        return listen(receive.host, getattr(receive, key), setting, patience_s=TAKEN_PORT_S)
-
-    @property
-    def ports(self) -> tuple[int, int]:
-        """HTTP and Thrift."""
-        return self._http.getsockname()[1], self._thrift.getsockname()[1]
-
-    def load_config(self) -> None:
-        receive = self._config.receive
-        settings = {
-            "bind": f"fd://{self._http.fileno()}",
-            "workers": receive.processes,
-            "worker_class": "soraka.gunicorn_worker.DrainingWorker",
-            "worker_connections": fitting(receive.max_connections, 2, "receive.max_connections"),
-            "keepalive": KEEP_ALIVE_S,
-            "graceful_timeout": self._drain_s + SPARE_S,
-            "timeout": 60,
-            "loglevel": "warning",
-            "proc_name": "soraka-receive",
-            # its default path is one per home directory
-            "control_socket_disable": True,
-            "post_worker_init": self._worker_up,
-            "worker_exit": self._worker_exit,
-        }
-        for key, value in settings.items():
-            self.cfg.set(key, value)
-        http_port, _ = self.ports
-        host = receive.advertise or receive.host
-        self._announced = new_instance("receive", host, http_port)
-
-    def load(self) -> Any:
-        """Called in each worker, patched by now."""
+    def start(self) -> Started:
         from receive_app.service import start
 
-        app, self._drain, self._close = start(self._config, self._announced, self._thrift)
-        return app
-
-    @property
-    def _drain_s(self) -> int:
-        return max(1, self._config.process.drain_ms // 1000)
-
-    def _worker_up(self, worker: Any) -> None:
-        """HTTP gets less than the master waits; Thrift and the registry leave beside it."""
-        import gevent
-
-        worker.cfg.set("graceful_timeout", self._drain_s)
-        longest_read_s = max(KEEP_ALIVE_S, self._config.receive.read_timeout_ms / 1000)
-        worker.send_limit_s = longest_read_s + SPARE_S
-        self._draining = gevent.spawn(self._drain_when_told, worker)
-
-    def _drain_when_told(self, worker: Any) -> None:
-        import gevent
-
-        while worker.alive:
-            gevent.sleep(LOOK_S)
-        gevent.spawn(worker.close_idle)
-        self._drain()
-
-    def _worker_exit(self, _server: Any, worker: Any) -> None:
-        if self._draining is not None:
-            worker.alive = False  # not told by a signal, it is still True
-            self._draining.join(self._drain_s + 1)
-        self._close()
-
-
-def _nothing() -> None:
-    """Before a worker is up."""
+        return start(self._config, self._announced, self._thrift)

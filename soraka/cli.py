@@ -8,8 +8,16 @@ from typing import Any
 
 import click
 
-from soraka import __version__, cli_messages, cli_rebalance, cli_rebuild, cli_topic, config
-from soraka.cli_shared import CONFIG, errors, load, patch
+from soraka import (
+    __version__,
+    cli_admin,
+    cli_messages,
+    cli_rebalance,
+    cli_rebuild,
+    cli_topic,
+    config,
+)
+from soraka.cli_shared import CONFIG, errors, load, patch, shared
 
 # The worker and center of a standalone are reached by nobody else: any free port will do.
 _STANDALONE = config.override(
@@ -37,7 +45,7 @@ def main() -> None:
 
     \b
     A deployment runs these, each as often as you like, with one config file:
-      soraka receive | center | worker --config soraka.toml
+      soraka receive | admin | center | worker --config soraka.toml
     `soraka config` prints every setting with its meaning.
     """
 
@@ -63,12 +71,14 @@ def standalone(
     not by kill -9.
     """
     inner = {"host": host}
+    files = {"accounts": "admin.json", "audit": "audit.jsonl"}
+    kept = {key: data_dir and str(data_dir / name) for key, name in files.items()}
     sections: dict[str, dict[str, Any]] = {
         "log": {"path": data_dir and str(data_dir / "log.db")},
         "store": {"path": data_dir and str(data_dir / "store.db")},
         "registry": {"path": data_dir and str(data_dir / "topics.json")},
         "receive": {"host": host, "port": receive_port, "thrift_port": thrift_port},
-        "admin": {"host": host, "port": admin_port},
+        "admin": {"host": host, "port": admin_port, **kept},
         "center": inner,
         "worker": inner,
     }
@@ -84,7 +94,7 @@ def standalone(
 @CONFIG
 def receive(file: Path | None) -> None:
     """Accepts submits, cancels and add-times, over HTTP and Thrift."""
-    loaded = _shared(load(file))
+    loaded = shared(load(file))
     from receive_app.wsgi import ReceiveServer  # gunicorn patches its workers by itself
 
     with errors():
@@ -95,7 +105,7 @@ def receive(file: Path | None) -> None:
 @CONFIG
 def center(file: Path | None) -> None:
     """Reads the log, schedules messages in the store and gives them to workers."""
-    loaded = _shared(load(file))
+    loaded = shared(load(file))
     patch()
     from center.main import run
 
@@ -107,7 +117,7 @@ def center(file: Path | None) -> None:
 @CONFIG
 def worker(file: Path | None) -> None:
     """Makes the callbacks at their due times."""
-    loaded = _shared(load(file))
+    loaded = shared(load(file))
     patch()
     from worker.main import run
 
@@ -123,27 +133,8 @@ def show_config(file: Path | None, alone: bool) -> None:
     click.echo(config.describe(load(file, base=_STANDALONE if alone else None)))
 
 
-def _shared(loaded: config.Config) -> config.Config:
-    """Refuses adapters that other processes see nothing of."""
-    alone = [
-        f"{section}.adapter = {adapter!r}"
-        for section, adapter, own in (
-            ("registry", loaded.registry.adapter, "local"),
-            ("log", loaded.log.adapter, "sqlite"),
-            ("store", loaded.store.adapter, "sqlite"),
-        )
-        if adapter == own
-    ]
-    if alone:
-        raise click.ClickException(
-            f"{', '.join(alone)}: of one process alone, so this role would find no other; run "
-            "`soraka standalone`, or give the --config of a deployment with ZooKeeper, Kafka and "
-            "Redis (`dev/stack up` starts them and prints one)"
-        )
-    return loaded
-
-
 for command in (
+    cli_admin.admin,
     cli_messages.submit,
     cli_messages.cancel,
     cli_messages.add_time,

@@ -75,6 +75,26 @@ def load(
         raise click.ClickException(str(exc)) from exc
 
 
+def shared(loaded: config.Config) -> config.Config:
+    """Refuses adapters that other processes see nothing of."""
+    alone = [
+        f"{section}.adapter = {adapter!r}"
+        for section, adapter, own in (
+            ("registry", loaded.registry.adapter, "local"),
+            ("log", loaded.log.adapter, "sqlite"),
+            ("store", loaded.store.adapter, "sqlite"),
+        )
+        if adapter == own
+    ]
+    if alone:
+        raise click.ClickException(
+            f"{', '.join(alone)}: of one process alone, so this role would find no other; run "
+            "`soraka standalone`, or give the --config of a deployment with ZooKeeper, Kafka and "
+            "Redis (`dev/stack up` starts them and prints one)"
+        )
+    return loaded
+
+
 @contextmanager
 def errors() -> Iterator[None]:
     """What went wrong, as one line for people."""

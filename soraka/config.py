@@ -146,9 +146,7 @@ class AdminConfig:
     metrics_public: bool = _set(
         False, "/metrics without a token for all, not only from this host past no proxy"
     )
-    session_ms: int = _set(
-        12 * 3_600_000, "a login ends after this", min=60_000, max=30 * DAY_MS
-    )
+    session_ms: int = _set(12 * 3_600_000, "a login ends after this", min=60_000, max=30 * DAY_MS)
     idle_ms: int = _set(3_600_000, "a login unused for this ends", min=60_000, max=30 * DAY_MS)
     login_attempts: int = _set(10, "per account in five minutes", min=1, max=1000)
     login_attempts_per_address: int = _set(50, "in five minutes", min=1, max=100_000)

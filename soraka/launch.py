@@ -2,18 +2,25 @@
 and then works. Servers may start after us: none of them ends a process by being away."""
 
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from typing import Any
 
+import gevent
 from gevent.event import Event
 
 from soraka import logs, process
 from soraka.config import Config
+from soraka.errors import ConfigError, Unavailable
+from soraka.message import Instance
 from soraka.metrics import Metrics
 from soraka.wiring import Parts
 
 log = logging.getLogger(__name__)
 
+REFUSED = 4
+"""Exit code of a gunicorn worker after which its master ends too."""
 Make = Callable[[Parts, Metrics], Sequence[process.Role]]
 
 
@@ -58,6 +65,68 @@ def come_up_parts(config: Config, waiting_for: Callable[[str], object]) -> Parts
         raise
     process.keep_clock(parts.clock)
     return parts
+
+
+class Late:
+    """In the place of what needs servers that may be away: Unavailable until `is_` there."""
+
+    def __init__(self) -> None:
+        self._made: Any = None
+        self.waits_for = "start"
+
+    def is_(self, made: object) -> None:
+        self._made = made
+
+    def waiting_for(self, port: str) -> None:
+        self.waits_for = port
+
+    def __getattr__(self, name: str) -> Any:
+        if self._made is None:
+            raise Unavailable(f"starting: waiting for the {self.waits_for}")
+        return getattr(self._made, name)
+
+
+class Background:
+    """Comes up in a greenlet of a gunicorn worker: a server that is away must not keep it from
+    saying so. `open_` gets the parts once they are there; then the instance is announced."""
+
+    def __init__(
+        self,
+        config: Config,
+        instance: Instance,
+        waiting_for: Callable[[str], object],
+        open_: Callable[[Parts], object],
+    ) -> None:
+        self._config = config
+        self._instance = instance
+        self._waiting_for = waiting_for
+        self._open = open_
+        self._parts: Parts | None = None
+        self._coming = gevent.spawn(self._come_up)
+
+    def leave(self, stop: Callable[[], object] = lambda: None) -> None:
+        """Withdraws the announcement, beside `stop`: a registry that is away takes its time."""
+        log.info("process.draining")
+        self._coming.kill()
+        leaving = []
+        if self._parts is not None:
+            leaving.append(gevent.spawn(self._parts.registry.unregister, self._instance))
+        stop()
+        gevent.joinall(leaving, timeout=1)
+
+    def close(self) -> None:
+        if self._parts is not None:
+            self._parts.close()
+        log.info("process.stopped")
+
+    def _come_up(self) -> None:
+        try:
+            self._parts = parts = come_up_parts(self._config, self._waiting_for)
+        except (ConfigError, OSError) as exc:
+            print(f"Error: {exc}", file=sys.stderr, flush=True)
+            sys.exit(REFUSED)
+        self._open(parts)
+        process.announce(parts.registry, self._instance)
 
 
 def _come_up(

@@ -336,6 +336,7 @@ class Totals(NamedTuple):
     cancelled: int
     dead: int
     attempts: int
+    redriven: int = 0
 
 
 class StoreReader(Protocol):

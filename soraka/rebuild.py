@@ -3,6 +3,11 @@
 The log knows what was submitted and which commands were confirmed, not what was called. So this
 restores every message that may still be wanted and that the store does not know: one that was
 finished before the loss, and falls due late enough to be asked for, is called again.
+
+A message that was fired now fell due then: at the time of the command's id, when that is a UUIDv7;
+else it counts as due when it was, and is due at once when it is restored. One that was redriven was
+dead, and fell due anew at the time of that command, if it is known; a dead letter comes back as
+pending in any case. A cancel wins over both, also where it came too late.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,7 +16,7 @@ from itertools import islice
 
 from soraka import wire
 from soraka.errors import DecodeError
-from soraka.message import NO_OWNER, Command, CommandKind, Message
+from soraka.message import NO_OWNER, Command, CommandKind, Message, id_time_ms
 from soraka.ports import Batch, Entry, FullStore, LogReader, NewCommand, NewMessage
 
 AT_ONCE = 500
@@ -38,24 +43,40 @@ class _Commands:
     """Commands of the time read, by message id and topic: in memory, some 500 bytes each."""
 
     cancelled: set[tuple[str, str]] = field(default_factory=set)
-    added: dict[tuple[str, str], dict[str, Command]] = field(default_factory=dict)
+    others: dict[tuple[str, str], dict[str, Command]] = field(default_factory=dict)
 
     def add(self, command: Command) -> None:
         key = (command.msg_id, command.topic)
         if command.kind is CommandKind.CANCEL:
             self.cancelled.add(key)
         else:
-            self.added.setdefault(key, {}).setdefault(command.command_id, command)
+            self.others.setdefault(key, {}).setdefault(command.command_id, command)
 
     def cancel(self, message: Message) -> bool:
         return (message.msg_id, message.topic) in self.cancelled
 
     def of(self, message: Message) -> Iterable[Command]:
-        """Its added times, each once, in their order."""
-        return self.added.get((message.msg_id, message.topic), {}).values()
+        """Those but cancels, each once, in their order."""
+        return self.others.get((message.msg_id, message.topic), {}).values()
 
     def due_at(self, message: Message) -> int:
-        return message.due_at + sum(command.add_ms for command in self.of(message))
+        due_at = message.due_at
+        for command in self.of(message):
+            due_at = _due_after(command, due_at)
+        return due_at
+
+
+def _due_after(command: Command, due_at: int) -> int:
+    """When a message falls due that was due at `due_at` before the command."""
+    given_at = id_time_ms(command.command_id)
+    match command.kind:
+        case CommandKind.ADD_TIME:
+            return due_at + command.add_ms
+        case CommandKind.FIRE_NOW if given_at is not None:
+            return min(due_at, given_at)
+        case CommandKind.REDRIVE if given_at is not None:
+            return max(due_at, given_at)
+    return due_at
 
 
 def rebuild(
@@ -116,11 +137,13 @@ def _restore(
 
 
 def _entries(missing: Sequence[tuple[Message, bytes]], commands: _Commands) -> Iterator[Entry]:
-    """A message with its added times in one step: it may be due without them."""
+    """A message with its commands in one step: it may be due without its added times. It is not
+    dead, so a redrive has nothing to do."""
     for message, raw in missing:
         yield NewMessage(0, message, NO_OWNER, raw)
         for command in commands.of(message):
-            yield NewCommand(0, command)
+            if command.kind is not CommandKind.REDRIVE:
+                yield NewCommand(0, command)
 
 
 def _with_bytes(batches: Iterator[Batch]) -> Iterator[tuple[Message | Command | None, bytes]]:

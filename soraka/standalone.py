@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from admin_app.server import Admin, make_first_account
 from center.main import Center
 from receive_app.service import Service
 from soraka import launch, process
@@ -75,6 +76,55 @@ class Receive:
         return []
 
 
+class AdminRole:
+    """A `process.Role`: admin without gunicorn. `healthy` is of the whole process."""
+
+    name = "admin"
+
+    def __init__(
+        self, parts: Parts, metrics: Metrics, healthy: Callable[[], tuple[bool, dict[str, Any]]]
+    ) -> None:
+        config = parts.config.admin
+        self._config = config
+        self._registry = parts.registry
+        listener = process.listen(config.host, config.port, "admin.port")
+        make_first_account(config)
+        self._admin = Admin(parts.config, metrics, healthy)
+        self._admin.open(parts)
+        self._http = make_server(
+            listener,
+            self._admin.app,
+            max_connections=config.max_connections,
+            read_timeout_ms=config.read_timeout_ms,
+        )
+
+    def start(self) -> None:
+        self._http.start()
+        host = self._config.advertise or self._config.host
+        self._instance = process.new_instance("admin", host, self.port)
+        process.announce(self._registry, self._instance)
+
+    @property
+    def port(self) -> int:
+        return int(self._http.server_port or 0)
+
+    def drain(self, limit_s: float) -> bool:
+        self._registry.unregister(self._instance)
+        self._admin.close()
+        self._http.stop(timeout=min(limit_s, 1.0))
+        return True
+
+    def stop(self) -> None:
+        self._admin.close()
+        self._http.stop(timeout=0)
+
+    def turn_ages_ms(self) -> dict[str, int]:
+        return {}
+
+    def down(self) -> list[str]:
+        return []
+
+
 def run(config: Config) -> None:
     """Runs until a signal. Raises ConfigError; OSError when a port is taken."""
     launch.run(config, _roles, up=lambda roles: _greet(config, roles))
@@ -84,7 +134,8 @@ def _roles(parts: Parts, metrics: Metrics) -> list[process.Role]:
     roles: list[process.Role] = []
     center = Center(parts, metrics)  # first: it may have to wait for Kafka, and be made again
     receive = Receive(parts, metrics, lambda: process.turning(roles))
-    roles += [receive, center, _worker(parts, metrics)]
+    admin = AdminRole(parts, metrics, lambda: process.turning(roles))
+    roles += [receive, admin, center, _worker(parts, metrics)]
     return roles
 
 
@@ -131,18 +182,19 @@ def _free_again(host: str, port: int) -> int:
 
 
 def _greet(config: Config, roles: Sequence[process.Role]) -> None:
-    receive = cast(Receive, roles[0])
-    print(greeting(config, receive.port, receive.thrift_port), flush=True)
+    receive, admin = cast(Receive, roles[0]), cast(AdminRole, roles[1])
+    print(greeting(config, receive.port, receive.thrift_port, admin.port), flush=True)
 
 
-def greeting(config: Config, port: int, thrift_port: int) -> str:
+def greeting(config: Config, port: int, thrift_port: int, admin_port: int) -> str:
     """What is where, and a first command to try."""
-    host = reachable(config.receive.host)
+    host, admin_host = reachable(config.receive.host), reachable(config.admin.host)
     http = f"http://{process.at(host, port)}"
     return f"""\
 soraka standalone, everything in {config.store.path.rpartition("/")[0] or "."}
   HTTP    {http}   (OpenAPI: {http}/openapi.json)
   Thrift  {process.at(host, thrift_port)}
+  Admin   http://{process.at(admin_host, admin_port)}
 Try it: a POST to http://127.0.0.1:8000/hello in 3 seconds
   curl {"-g " if ":" in host else ""}{http}/sorakaq/msg/submit \\
     -H 'Content-Type: application/json' -d '{{

@@ -131,6 +131,7 @@ SPECS = (
         argv=_nginx,
         answers=probes.nginx,
         peers={"receive": 9088, "admin": 9087},
+        section="[admin]\ntrusted_proxies = 1\n",
     ),
     # Last, because its preparation takes time that the others use to start.
     Spec(

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from soraka.adapters.redis_history import note_of
 from soraka.adapters.redis_node import Arg
 from soraka.adapters.redis_record import new_record
 from soraka.message import Command, id_time_ms
@@ -13,13 +14,13 @@ REASON_CHARS = 1000
 
 def message_args(entry: NewMessage) -> tuple[Arg, ...]:
     message = entry.message
-    record = new_record(entry)
-    return ("message", entry.position, message.msg_id, entry.owner, message.due_at, record)
+    head = ("message", entry.position, message.msg_id, entry.owner, message.due_at)
+    return (*head, message.topic, new_record(entry))
 
 
 def logged_args(entry: NewCommand) -> tuple[Arg, ...]:
     c = entry.command
-    return (c.kind.value, entry.position, c.msg_id, c.command_id, c.add_ms, c.topic)
+    return (c.kind.value, entry.position, c.msg_id, c.command_id, c.add_ms, c.topic, "")
 
 
 def command_args(c: Command) -> tuple[Arg, ...]:
@@ -35,11 +36,16 @@ def command_args(c: Command) -> tuple[Arg, ...]:
 
 
 def outcome_args(o: Outcome) -> tuple[Arg, ...]:
-    return (o.msg_id, o.attempt, o.ended.value, o.delay_ms, o.reason[:REASON_CHARS])
+    reason = o.reason[:REASON_CHARS]
+    return (o.msg_id, o.attempt, o.ended.value, o.delay_ms, reason, note_of(o))
 
 
 def pairs(reply: Sequence[Any]) -> Iterable[tuple[Any, Any]]:
     return zip(reply[::2], reply[1::2], strict=True)
+
+
+def triples(reply: Sequence[Any]) -> Iterable[tuple[Any, Any, Any]]:
+    return zip(reply[::3], reply[1::3], reply[2::3], strict=True)
 
 
 def scored(reply: Sequence[bytes]) -> Iterable[DueId]:

@@ -2,13 +2,14 @@
 
 import struct
 
-from soraka.message import State, Stored
+from soraka.adapters.redis_history import history_of
+from soraka.message import Attempt, State, Stored
 from soraka.ports import Claim, ClaimKind, NewMessage
 from soraka.wire import decode_message
 
 # state, due_at, lease_until, attempt, tries, finished_at, ttr_ms, and the sizes of what follows:
-# owner, topic, commands, reason; the body is the rest
-HEAD = struct.Struct("<BQQIIQQHIII")
+# owner, topic, commands, reason, body; the history is the rest
+HEAD = struct.Struct("<BQQIIQQHIIII")
 STATES = (State.PENDING, State.SUCCEEDED, State.CANCELLED, State.DEAD)
 _KINDS = (ClaimKind.GONE, ClaimKind.LATER, ClaimKind.BUSY)
 _FIRE = 3
@@ -19,7 +20,8 @@ def new_record(new: NewMessage) -> bytes:
     """The record of a message never claimed."""
     message = new.message
     owner, topic = new.owner.encode(), message.topic.encode()
-    head = HEAD.pack(0, message.due_at, 0, 0, 0, 0, message.ttr_ms, len(owner), len(topic), 0, 0)
+    sizes = (len(owner), len(topic), 0, 0, len(new.body))
+    head = HEAD.pack(0, message.due_at, 0, 0, 0, 0, message.ttr_ms, *sizes)
     return b"".join((head, owner, topic, new.body))
 
 
@@ -30,22 +32,12 @@ def claim_of(kind: int, rest: int | bytes) -> Claim:
     return Claim(_KINDS[kind], int(rest)) if kind else _EMPTY
 
 
-def _fire(raw: bytes) -> Claim:
-    _, due, lease, attempt, tries, _, _, owner, topic, commands, reason = HEAD.unpack_from(raw)
-    body = raw[HEAD.size + owner + topic + commands + reason :]
-    return Claim(ClaimKind.FIRE, lease, attempt, due, body, tries)
-
-
 def stored_of(raw: bytes) -> Stored:
-    """Source: the value of a record's key."""
-    state, due, lease, _, tries, finished, _, *sizes = HEAD.unpack_from(raw)
-    parts, at = [], HEAD.size
-    for size in sizes:
-        parts.append(raw[at : at + size])
-        at += size
-    owner, _, _, reason = parts
+    """Source: the value of a record's key. Raises DecodeError."""
+    state, due, lease, _, tries, finished, *_ = HEAD.unpack_from(raw)
+    owner, _, _, reason, body, _ = _parts(raw)
     return Stored(
-        message=decode_message(raw[at:]),
+        message=decode_message(body),
         state=STATES[state],
         owner=owner.decode(),
         due_at=due,
@@ -54,3 +46,26 @@ def stored_of(raw: bytes) -> Stored:
         finished_at=finished,
         reason=reason.decode(),
     )
+
+
+def place_of(raw: bytes) -> tuple[bytes, State]:
+    """Topic and state of a record."""
+    return _parts(raw)[1], STATES[raw[0]]
+
+
+def history_in(raw: bytes) -> list[Attempt]:
+    return history_of(_parts(raw)[-1])
+
+
+def _fire(raw: bytes) -> Claim:
+    _, due, lease, attempt, tries, *_ = HEAD.unpack_from(raw)
+    return Claim(ClaimKind.FIRE, lease, attempt, due, _parts(raw)[4], tries)
+
+
+def _parts(raw: bytes) -> tuple[bytes, ...]:
+    """Owner, topic, commands, reason, body, history."""
+    parts, at = [], HEAD.size
+    for size in HEAD.unpack_from(raw)[-5:]:
+        parts.append(raw[at : at + size])
+        at += size
+    return (*parts, raw[at:])

@@ -23,6 +23,13 @@ _PARTS = {
     "adopt": ("#!lua flags=allow-oom", ("common",)),
     "vouch": ("#!lua flags=allow-oom", ("common", "era")),
     "owners": ("#!lua flags=allow-oom", ("common",)),
+    "search": ("#!lua flags=allow-oom", ("common",)),
+    "correct": ("#!lua flags=allow-oom", ("common", "listing")),
+    "tidy": ("#!lua flags=allow-oom", ("common", "listing")),
+    "counts": ("#!lua flags=allow-oom", ("common",)),
+    "backlog": ("#!lua flags=allow-oom", ("common",)),
+    "keep": ("#!lua flags=allow-oom", ("common",)),
+    "add_stats": ("#!lua flags=allow-oom", ("common",)),
     "scan": ("#!lua flags=allow-oom", ("common", "era")),
 }
 

@@ -1,7 +1,5 @@
 """The store on Redis: one Lua script per call and shard, see `lua/common.lua` for the keys."""
 
-import math
-from binascii import crc32
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
@@ -9,6 +7,7 @@ from typing import Any, TypeVar
 
 import gevent
 
+from soraka.adapters.redis_archive import RedisArchive
 from soraka.adapters.redis_args import (
     command_args,
     in_order,
@@ -48,7 +47,7 @@ _FULL = b"full"
 _UNKNOWN = Claim(ClaimKind.UNKNOWN)
 
 
-class RedisStore:
+class RedisStore(RedisArchive):
     """Implements FullStore. Safe for use by many greenlets.
 
     `mode` is single, sentinel or cluster; see `redis_topology` for what `url` is in each. Raises
@@ -89,15 +88,13 @@ class RedisStore:
                 rest_ms=REST_MS if mode == "cluster" else 0,
             ),
         )
-        self._redis = RedisScripts(topology, scripts or load_scripts())
-        self._shards = range(shards)
+        super().__init__(RedisScripts(topology, scripts or load_scripts()), shards, now_ms)
         self._retention_ms = retention_ms
         self._dead_retention_ms = dead_retention_ms
         self._lease_margin_ms = lease_margin_ms
         self._early_ms = early_ms
         self._door_ms = door_ms
         self._max_waiting = max_waiting
-        self._now_ms = now_ms
 
     def positions(self, partition: str) -> tuple[int, ...]:
         replies = self._redis.read(self._everywhere("HGET", "hw", partition))
@@ -165,25 +162,24 @@ class RedisStore:
         head = (self._clock(), self._retention_ms, self._dead_retention_ms)
         return [bool(reply) for reply in self._each("settle", head, outcomes, outcome_args)]
 
-    def due(self, owner: str, until: int, limit: int) -> list[DueId]:
-        # Ids fall evenly on the shards: each is asked for its share and a bit, not for everything.
-        share = limit / len(self._shards)
-        quota = min(limit, int(share + 4 * math.sqrt(max(0.0, share))) + 8)
-        found = self._due_of(owner, until, quota)
+    def due(self, owner: str, until: int, limit: int, since: int = 0) -> list[DueId]:
+        quota = self._quota(limit)
+        found = self._due_of(owner, (since, until), quota)
         # Of a shard that gave all it was asked for, nothing is known beyond its last row.
         ends = [rows[-1] for rows in found if quota <= len(rows) and quota < limit]
         rows = sorted(chain.from_iterable(found))[:limit]
         if ends and (len(rows) < limit or rows[-1] > min(ends)):
-            rows = sorted(chain.from_iterable(self._due_of(owner, until, limit)))
+            rows = sorted(chain.from_iterable(self._due_of(owner, (since, until), limit)))
         return rows[:limit]
 
-    def _due_of(self, owner: str, until: int, limit: int) -> list[list[DueId]]:
+    def _due_of(self, owner: str, span: tuple[int, int], limit: int) -> list[list[DueId]]:
         """Per shard within reach, the soonest. In steps, with the other greenlets in between:
         reading 10,000 rows takes some 40 ms."""
         if limit <= 0:
             return []
-        span = ("-inf", f"({until}", "BYSCORE", "LIMIT", 0, limit, "WITHSCORES")
-        commands = self._everywhere("ZRANGE", f"o:{owner}", *span)
+        since, until = span
+        rest = (since, f"({until}", "BYSCORE", "LIMIT", 0, limit, "WITHSCORES")
+        commands = self._everywhere("ZRANGE", f"o:{owner}", *rest)
         at_once = max(1, DUE_STEP // limit)
         found: list[list[DueId]] = []
         failed: StoreUnavailable | None = None
@@ -262,6 +258,7 @@ class RedisStore:
             cancelled=counts["cancelled"],
             dead=counts["dead"],
             attempts=counts["attempts"],
+            redriven=counts["redriven"],
         )
 
     def _command_head(self) -> tuple[Arg, ...]:
@@ -273,43 +270,6 @@ class RedisStore:
             self._door_ms,
             self._max_waiting,
         )
-
-    def _clock(self) -> str:
-        return "" if self._now_ms is None else str(self._now_ms())
-
-    def _on_all(self, *args: Arg) -> list[tuple[int, Sequence[Arg]]]:
-        """The calls of a script on every shard."""
-        return [(shard, args) for shard in self._shards]
-
-    def _everywhere(self, command: str, key: str, *rest: Arg) -> list[tuple[int, Sequence[Arg]]]:
-        """A plain command on a key of every shard."""
-        return [(shard, (command, prefix(shard) + key, *rest)) for shard in self._shards]
-
-    def _shard_of(self, msg_id: str) -> int:
-        return crc32(msg_id.encode()) % len(self._shards)
-
-    def _by_shard(self, msg_ids: Iterable[str]) -> dict[int, list[int]]:
-        """Shard -> indexes of its ids."""
-        by_shard: dict[int, list[int]] = {}
-        for index, msg_id in enumerate(msg_ids):
-            by_shard.setdefault(self._shard_of(msg_id), []).append(index)
-        return by_shard
-
-    def _each(
-        self,
-        script: str,
-        head: Sequence[Arg],
-        items: Sequence[T],
-        args: Callable[[T], Iterable[Arg]],
-    ) -> list[Any]:
-        """Runs a script that answers once for each item; `args` begin with the message id."""
-        rows = [tuple(args(item)) for item in items]
-        by_shard = self._by_shard(str(row[0]) for row in rows)
-        calls = [
-            (shard, [*head, *chain.from_iterable(rows[i] for i in at)])
-            for shard, at in by_shard.items()
-        ]
-        return in_order(by_shard, self._redis.run(script, calls))
 
 
 def _claims(reply: list[Any] | None, at: Sequence[int]) -> list[Claim]:

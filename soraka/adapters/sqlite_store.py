@@ -4,15 +4,11 @@ synchronous=NORMAL: power loss may undo the last commits, but never a part of on
 knows its position in the log, so what it lost is read again. Commands alone are committed FULL.
 """
 
-import sqlite3
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
-from soraka.adapters.sqlite_store_rows import DEAD, DUE, SCAN, SCHEMA, Rows
-from soraka.adapters.sqlite_thread import SqliteThread
+from soraka.adapters.sqlite_archive import SqliteArchive, attempt_of, stored_of
+from soraka.adapters.sqlite_store_rows import DEAD, DUE, SCAN, Rows
 from soraka.adapters.store_rules import Row, Rules, new_row
 from soraka.errors import Gap, StoreUnavailable
 from soraka.message import Command, State, Stored
@@ -22,6 +18,7 @@ from soraka.ports import (
     Claim,
     ClaimKind,
     DueId,
+    Ended,
     Entry,
     Move,
     NewMessage,
@@ -29,12 +26,9 @@ from soraka.ports import (
     Totals,
     Verdict,
 )
-from soraka.wire import decode_message
-
-T = TypeVar("T")
 
 
-class SqliteStore:
+class SqliteStore(SqliteArchive):
     """Implements FullStore. Safe for use by many greenlets, not by two processes.
 
     `now_ms` replaces the clock in tests.
@@ -54,23 +48,16 @@ class SqliteStore:
         now_ms: Callable[[], int] | None = None,
         rules: type[Rules] = Rules,
     ) -> None:
+        super().__init__(path, timeout_ms=timeout_ms, now_ms=now_ms)
         self._rules = rules(
             retention_ms=retention_ms,
             dead_retention_ms=dead_retention_ms,
             lease_margin_ms=lease_margin_ms,
             early_ms=early_ms,
+            kept_ms=self._kept_ms,
         )
         self._door_ms = door_ms
         self._max_waiting = max_waiting
-        self.now_ms = now_ms or _now_ms
-        with _store_errors():
-            self._thread = SqliteThread(
-                path,
-                schema=SCHEMA,
-                synchronous="NORMAL",
-                unavailable=StoreUnavailable,
-                timeout_ms=timeout_ms,
-            )
 
     def positions(self, partition: str) -> tuple[int, ...]:
         return (self._run(lambda rows: rows.position(partition)),)
@@ -127,8 +114,8 @@ class SqliteStore:
 
         return self._run(work)
 
-    def due(self, owner: str, until: int, limit: int) -> list[DueId]:
-        found = self._query(DUE, (owner, until, max(0, limit)))
+    def due(self, owner: str, until: int, limit: int, since: int = 0) -> list[DueId]:
+        found = self._query(DUE, (owner, since, until, max(0, limit)))
         return [DueId(look_at, msg_id) for look_at, msg_id in found]
 
     def assign(self, moves: Sequence[Move]) -> list[int | None]:
@@ -152,7 +139,7 @@ class SqliteStore:
 
     def get(self, msg_ids: Sequence[str]) -> list[Stored | None]:
         found = self._run(lambda rows: [rows.load(msg_id) for msg_id in msg_ids])
-        return [None if row is None else _stored(row) for row in found]
+        return [None if row is None else stored_of(row) for row in found]
 
     def list_dead(self, until: int, limit: int) -> list[Stored]:
         ids = [msg_id for (msg_id,) in self._query(DEAD, (until, max(0, limit)))]
@@ -168,21 +155,8 @@ class SqliteStore:
             cancelled=counts.get(State.CANCELLED, 0),
             dead=counts.get(State.DEAD, 0),
             attempts=counts.get("attempts", 0),
+            redriven=counts.get("redriven", 0),
         )
-
-    def _run(self, work: Callable[[Rows], T], *, durable: bool = False) -> T:
-        def on_thread(connection: sqlite3.Connection) -> T:
-            rows = Rows(connection, self.now_ms())
-            answer = work(rows)
-            rows.close()
-            return answer
-
-        with _store_errors():
-            return self._thread.run(on_thread, durable=durable)
-
-    def _query(self, sql: str, args: tuple[str | int, ...] = ()) -> list[tuple[Any, ...]]:
-        with _store_errors():
-            return self._thread.run(lambda connection: connection.execute(sql, args).fetchall())
 
     def _apply(self, rows: Rows, entry: Entry, folding: bool) -> None:
         if isinstance(entry, NewMessage):
@@ -235,6 +209,8 @@ class SqliteStore:
         if row is None or not self._rules.settle(row, outcome, rows.now):
             return False
         rows.save(row)
+        if outcome.ended is not Ended.RELEASED:
+            rows.add_attempt(row, attempt_of(row, outcome))
         return True
 
     def _assign(self, rows: Rows, move: Move) -> int | None:
@@ -243,28 +219,3 @@ class SqliteStore:
         if row is not None and look_at is not None:
             rows.save(row)
         return look_at
-
-
-@contextmanager
-def _store_errors() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as exc:
-        raise StoreUnavailable(f"sqlite: {exc}") from exc
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
-def _stored(row: Row) -> Stored:
-    return Stored(
-        message=decode_message(row.body),
-        state=row.state,
-        owner=row.owner,
-        due_at=row.due_at,
-        attempt=row.tries,
-        lease_until=row.lease_until,
-        finished_at=row.finished_at,
-        reason=row.reason,
-    )

@@ -1,12 +1,16 @@
 """Tables of the SQLite store, and one transaction's work on them."""
 
+import heapq
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 from soraka.adapters import store_rules
-from soraka.message import Command, CommandKind, State
+from soraka.adapters.id_span import IdSpan
+from soraka.message import Attempt, Command, CommandKind, State
+from soraka.ports import HISTORY_LENGTH
 
 SCHEMA = """
 PRAGMA cache_size = -65536;
@@ -31,6 +35,37 @@ CREATE INDEX IF NOT EXISTS message_due ON message (owner, look_at, msg_id)
     WHERE state = 'pending';
 CREATE INDEX IF NOT EXISTS message_expires ON message (expires_at) WHERE expires_at > 0;
 CREATE INDEX IF NOT EXISTS message_dead ON message (finished_at, msg_id) WHERE state = 'dead';
+CREATE INDEX IF NOT EXISTS message_topic ON message (topic, state, msg_id);
+CREATE TABLE IF NOT EXISTS tally (
+    topic TEXT NOT NULL,
+    state TEXT NOT NULL,
+    messages INTEGER NOT NULL,
+    PRIMARY KEY (topic, state)
+) WITHOUT ROWID;
+INSERT INTO tally SELECT topic, state, count(*) FROM message
+    WHERE NOT EXISTS (SELECT 1 FROM tally) GROUP BY topic, state;
+CREATE TABLE IF NOT EXISTS attempt (
+    entry INTEGER PRIMARY KEY,
+    msg_id TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    started_at INTEGER NOT NULL,
+    duration_ms INTEGER NOT NULL,
+    worker TEXT NOT NULL,
+    ended TEXT NOT NULL,
+    status INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    next_at INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS attempt_message ON attempt (msg_id, entry);
+CREATE TABLE IF NOT EXISTS retention (topic TEXT PRIMARY KEY, ms INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sample (
+    series TEXT NOT NULL,
+    minute INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    value INTEGER NOT NULL,
+    PRIMARY KEY (series, minute, name)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS sample_minute ON sample (minute);
 CREATE TABLE IF NOT EXISTS owner (name TEXT PRIMARY KEY, pending INTEGER NOT NULL)
     WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL)
@@ -52,7 +87,8 @@ CREATE INDEX IF NOT EXISTS early_expires ON early (expires_at);
 # INDEXED BY makes a query that would scan all messages an error.
 DUE = (
     "SELECT look_at, msg_id FROM message INDEXED BY message_due"
-    " WHERE state = 'pending' AND owner = ? AND look_at < ? ORDER BY look_at, msg_id LIMIT ?"
+    " WHERE state = 'pending' AND owner = ? AND look_at >= ? AND look_at < ?"
+    " ORDER BY look_at, msg_id LIMIT ?"
 )
 DEAD = (
     "SELECT msg_id FROM message INDEXED BY message_dead"
@@ -65,16 +101,30 @@ _COLUMNS = (
     " finished_at, expires_at, commands, reason"
 )
 _LOAD = f"SELECT {_COLUMNS} FROM message WHERE msg_id = ? AND expires_at NOT BETWEEN 1 AND ?"  # noqa: S608
-_INSERT = f"INSERT OR REPLACE INTO message ({_COLUMNS}, look_at) VALUES ({', '.join('?' * 15)})"  # noqa: S608
+_INSERT = f"INSERT INTO message ({_COLUMNS}, look_at) VALUES ({', '.join('?' * 15)})"  # noqa: S608
+# Two, since an index costs whenever one of its columns is named.
 _UPDATE = (
-    "UPDATE message SET owner = ?, due_at = ?, state = ?, lease_until = ?, attempt = ?,"
-    " tries = ?, finished_at = ?, expires_at = ?, commands = ?, reason = ?, look_at = ?"
-    " WHERE msg_id = ?"
+    "UPDATE message SET owner = ?, due_at = ?, lease_until = ?, attempt = ?, tries = ?,"
+    " commands = ?, reason = ?, look_at = ?"
+)
+_UPDATE_STATE = ", state = ?, finished_at = ?, expires_at = ?"
+_LISTED = (
+    "SELECT msg_id FROM message INDEXED BY message_topic"
+    " WHERE topic = ? AND state = ? AND msg_id >= ? AND msg_id < ? ORDER BY msg_id DESC"
+)
+_HISTORY = (
+    "SELECT number, started_at, duration_ms, worker, ended, status, reason, next_at FROM attempt"
+    " WHERE msg_id = ? ORDER BY entry DESC LIMIT ?"
+)
+_FORGET_OLDEST = (
+    "DELETE FROM attempt WHERE entry IN (SELECT entry FROM attempt WHERE msg_id = ?"
+    " ORDER BY entry DESC LIMIT -1 OFFSET ?)"
 )
 _PURGE = (
     "DELETE FROM message WHERE rowid IN (SELECT rowid FROM message INDEXED BY message_expires"
-    " WHERE expires_at > 0 AND expires_at <= ? LIMIT ?)"
+    " WHERE expires_at > 0 AND expires_at <= ? LIMIT ?) RETURNING msg_id, topic, state"
 )
+_DELETE = "DELETE FROM message WHERE msg_id = ? RETURNING msg_id, topic, state"
 _PURGE_EARLY = (
     "DELETE FROM early WHERE number IN (SELECT number FROM early WHERE expires_at <= ? LIMIT ?)"
 )
@@ -93,6 +143,7 @@ class Rows:
         self._loaded: dict[str, tuple[State, str, int]] = {}
         self._pending = Counter[str]()
         self._counts = Counter[str]()
+        self._tally = Counter[tuple[str, str]]()
 
     def load(self, msg_id: str) -> store_rules.Row | None:
         """None when it is unknown or past its retention."""
@@ -104,58 +155,81 @@ class Rows:
         return row
 
     def insert(self, row: store_rules.Row) -> None:
-        self._connection.execute(
-            _INSERT,
-            (
-                row.msg_id,
-                row.topic,
-                row.owner,
-                row.ttr_ms,
-                row.due_at,
-                row.body,
-                row.state,
-                row.lease_until,
-                row.attempt,
-                row.tries,
-                row.finished_at,
-                row.expires_at,
-                row.commands,
-                row.reason,
-                row.look_at,
-            ),
-        )
+        """For a message that `load` did not find."""
+        try:
+            self._insert(row)
+        except sqlite3.IntegrityError:  # past its retention, and still there
+            self._forget(
+                "DELETE FROM message WHERE msg_id = ? RETURNING msg_id, topic, state", (row.msg_id,)
+            )
+            self._insert(row)
         self._counts["scheduled"] += 1
         self._pending[row.owner] += 1
+        self._tally[row.topic, row.state] += 1
         self._loaded[row.msg_id] = (row.state, row.owner, row.tries)
 
     def save(self, row: store_rules.Row) -> None:
         """For a row that was loaded or inserted here."""
+        before, owner, tries = self._loaded[row.msg_id]
+        values: tuple[Any, ...] = (
+            row.owner,
+            row.due_at,
+            row.lease_until,
+            row.attempt,
+            row.tries,
+            row.commands,
+            row.reason,
+            row.look_at,
+        )
+        sql = _UPDATE
+        if row.state is not before:
+            sql += _UPDATE_STATE
+            values = (*values, row.state, row.finished_at, row.expires_at)
+        self._connection.execute(f"{sql} WHERE msg_id = ?", (*values, row.msg_id))
+        if before is State.PENDING:
+            self._pending[owner] -= 1
+            self._counts["attempts"] += row.tries - tries
+        if row.state is State.PENDING:
+            self._pending[row.owner] += 1
+        if row.state is not before:
+            self._tally[row.topic, before] -= 1
+            self._tally[row.topic, row.state] += 1
+            self._counts["redriven" if row.state is State.PENDING else row.state] += 1
+        self._loaded[row.msg_id] = (row.state, row.owner, row.tries)
+
+    def add_attempt(self, row: store_rules.Row, attempt: Attempt) -> None:
+        a = attempt
         self._connection.execute(
-            _UPDATE,
+            "INSERT INTO attempt (msg_id, number, started_at, duration_ms, worker, ended, status,"
+            " reason, next_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                row.owner,
-                row.due_at,
-                row.state,
-                row.lease_until,
-                row.attempt,
-                row.tries,
-                row.finished_at,
-                row.expires_at,
-                row.commands,
-                row.reason,
-                row.look_at,
                 row.msg_id,
+                a.number,
+                a.started_at,
+                a.duration_ms,
+                a.worker,
+                a.ended,
+                a.status,
+                a.reason,
+                a.next_at,
             ),
         )
-        state, owner, tries = self._loaded[row.msg_id]
-        if state is State.PENDING:
-            self._pending[owner] -= 1
-            if row.state is State.PENDING:
-                self._pending[row.owner] += 1
-            else:
-                self._counts[row.state] += 1
-        self._counts["attempts"] += row.tries - tries
-        self._loaded[row.msg_id] = (row.state, row.owner, row.tries)
+        if row.attempt > HISTORY_LENGTH:
+            self._connection.execute(_FORGET_OLDEST, (row.msg_id, HISTORY_LENGTH))
+
+    def history(self, msg_id: str) -> list[Attempt]:
+        """Of a message within its retention."""
+        names = ("number", "started_at", "duration_ms", "worker", "ended", "status", "reason")
+        found = self._connection.execute(_HISTORY, (msg_id, HISTORY_LENGTH)).fetchall()
+        return [Attempt(**dict(zip((*names, "next_at"), one, strict=True))) for one in found[::-1]]
+
+    def listed(self, topics: Sequence[str], states: Sequence[State], span: IdSpan) -> Iterator[str]:
+        """Ids, the latest first; read as they are asked for."""
+        lists = [
+            self._connection.execute(_LISTED, (topic, state, span.low, span.high))
+            for topic, state in product(topics, states)
+        ]
+        return (msg_id for (msg_id,) in heapq.merge(*lists, reverse=True))
 
     def waiting(self, msg_id: str) -> list[Command]:
         """The commands at the door of a message, in the order in which they came."""
@@ -210,20 +284,55 @@ class Rows:
     def purge(self, handled: int) -> None:
         """Removes records past their retention: a bounded number, more than `handled`."""
         limit = (self.now, PURGED_AT_ONCE + 2 * handled)
-        self._connection.execute(_PURGE, limit)
+        self._forget(_PURGE, limit)
         self._connection.execute(_PURGE_EARLY, limit)
 
     def close(self) -> None:
-        self._add("counter", "value", self._counts.items())
-        self._add("owner", "pending", self._pending.items())
+        self._add("counter", ("name",), "value", self._counts.items())
+        self._add("owner", ("name",), "pending", self._pending.items())
+        self._add("tally", ("topic", "state"), "messages", self._tally.items())
         if self._pending:
             self._connection.execute("DELETE FROM owner WHERE pending = 0")
 
-    def _add(self, table: str, column: str, deltas: Iterable[tuple[str, int]]) -> None:
+    def _insert(self, row: store_rules.Row) -> None:
+        self._connection.execute(
+            _INSERT,
+            (
+                row.msg_id,
+                row.topic,
+                row.owner,
+                row.ttr_ms,
+                row.due_at,
+                row.body,
+                row.state,
+                row.lease_until,
+                row.attempt,
+                row.tries,
+                row.finished_at,
+                row.expires_at,
+                row.commands,
+                row.reason,
+                row.look_at,
+            ),
+        )
+
+    def _forget(self, delete: str, args: tuple[str | int, ...]) -> None:
+        """Runs `delete`, which returns what it deleted, and forgets what belongs to that."""
+        gone = self._connection.execute(delete, args).fetchall()
+        for _, topic, state in gone:
+            self._tally[topic, state] -= 1
         self._connection.executemany(
-            f"INSERT INTO {table} VALUES (?, ?) ON CONFLICT (name) DO UPDATE"  # noqa: S608
-            f" SET {column} = {column} + excluded.{column}",
-            [delta for delta in deltas if delta[1]],
+            "DELETE FROM attempt WHERE msg_id = ?", [(msg_id,) for msg_id, _, _ in gone]
+        )
+
+    def _add(
+        self, table: str, key: tuple[str, ...], column: str, deltas: Iterable[tuple[Any, int]]
+    ) -> None:
+        names = ", ".join(key)
+        self._connection.executemany(
+            f"INSERT INTO {table} VALUES ({', '.join('?' * len(key))}, ?)"  # noqa: S608
+            f" ON CONFLICT ({names}) DO UPDATE SET {column} = {column} + excluded.{column}",
+            [((name,) if len(key) == 1 else name) + (by,) for name, by in deltas if by],
         )
 
 

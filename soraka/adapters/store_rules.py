@@ -5,7 +5,7 @@ and the simulation hold the two together.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from soraka.message import ID_AHEAD_MS, Command, CommandKind, State, id_time_ms
 from soraka.ports import Claim, ClaimKind, Ended, Move, NewMessage, Outcome, Verdict
@@ -44,12 +44,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """All durations in ms."""
+    """All durations in ms. `kept_ms` is how long what ended well is kept, for topics that have
+    their own retention."""
 
     retention_ms: int
     dead_retention_ms: int
     lease_margin_ms: int
     early_ms: int
+    kept_ms: dict[str, int] = field(default_factory=dict)
 
     def claim(self, row: Row | None, now: int) -> Claim:
         if row is None or row.state is not State.PENDING:
@@ -72,7 +74,7 @@ class Rules:
         row.reason = outcome.reason[:REASON_CHARS]
         match outcome.ended:
             case Ended.SUCCEEDED:
-                _finish(row, State.SUCCEEDED, now, self.retention_ms)
+                _finish(row, State.SUCCEEDED, now, self._retention(row))
             case Ended.DEAD:
                 _finish(row, State.DEAD, now, self.dead_retention_ms)
             case Ended.RETRY:
@@ -90,20 +92,26 @@ class Rules:
         known = _remembered(row, command.command_id)
         if known is not None:
             return known
-        if row.state is not State.PENDING:
-            return Verdict.TOO_LATE
-        if row.lease_until > now:
+        if _is_too_late(row, command.kind, now):
+            # also when it is finished: it may be redriven
             return _remember(row, command.command_id, Verdict.TOO_LATE)
-        if command.kind is CommandKind.CANCEL:
-            _finish(row, State.CANCELLED, now, self.retention_ms)
-        else:
-            row.due_at = min(row.due_at + command.add_ms, LAST_MOMENT)
-            # A lease that ran out is given up: a late settle must not swallow the added time.
-            row.lease_until = 0
+        match command.kind:
+            case CommandKind.CANCEL:
+                _finish(row, State.CANCELLED, now, self._retention(row))
+            case CommandKind.ADD_TIME:
+                row.due_at = min(row.due_at + command.add_ms, LAST_MOMENT)
+                # A lease that ran out is given up: a late settle must not swallow the added time.
+                row.lease_until = 0
+            case CommandKind.FIRE_NOW:
+                row.due_at, row.lease_until = min(row.due_at, now), 0
+            case CommandKind.REDRIVE:
+                _revive(row, now)
         return _remember(row, command.command_id, Verdict.APPLIED)
 
     def early(self, waiting: Sequence[Command], command: Command, now: int) -> Verdict:
         """For an unknown message. EARLY: keep the command, unless it is among `waiting`."""
+        if command.kind is CommandKind.REDRIVE:
+            return Verdict.NOT_FOUND
         made = id_time_ms(command.msg_id)
         if made is None or not now - self.early_ms <= made <= now + ID_AHEAD_MS:
             return Verdict.NOT_FOUND
@@ -117,6 +125,9 @@ class Rules:
             return None
         row.owner = move.target
         return row.look_at
+
+    def _retention(self, row: Row) -> int:
+        return self.kept_ms.get(row.topic, self.retention_ms)
 
 
 def new_row(new: NewMessage) -> Row:
@@ -134,6 +145,18 @@ def new_row(new: NewMessage) -> Row:
 def _finish(row: Row, state: State, now: int, retention_ms: int) -> None:
     row.state, row.lease_until, row.finished_at = state, 0, now
     row.expires_at = now + retention_ms
+
+
+def _revive(row: Row, now: int) -> None:
+    """`attempt` goes on: none is given twice."""
+    row.state, row.due_at, row.tries = State.PENDING, now, 0
+    row.finished_at = row.expires_at = 0
+
+
+def _is_too_late(row: Row, kind: CommandKind, now: int) -> bool:
+    if kind is CommandKind.REDRIVE:
+        return row.state is not State.DEAD
+    return row.state is not State.PENDING or row.lease_until > now
 
 
 def _remembered(row: Row, command_id: str) -> Verdict | None:

@@ -110,6 +110,7 @@ class Deployment:
         self.folder = folder
         self.http_port = free_port()
         self.thrift_port = free_port()
+        self.admin_port = free_port()
         self.processes: dict[str, Process] = {}
         self._session = requests.Session()
 
@@ -198,6 +199,7 @@ class Standalone(Deployment):
                 "standalone",
                 f"--data-dir={folder / 'data'}",
                 f"--receive-port={self.http_port}",
+                f"--admin-port={self.admin_port}",
                 f"--thrift-port={self.thrift_port}",
             ],
             {

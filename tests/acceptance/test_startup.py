@@ -180,7 +180,13 @@ def test_receive_starts_while_its_predecessor_still_has_the_port(tmp_path: Path)
 
 def test_a_port_that_stays_taken_is_named_with_its_setting(tmp_path: Path) -> None:
     with running(
-        ["standalone", f"--data-dir={tmp_path / 'data'}", "--receive-port=0", "--thrift-port=0"],
+        [
+            "standalone",
+            f"--data-dir={tmp_path / 'data'}",
+            "--receive-port=0",
+            "--admin-port=0",
+            "--thrift-port=0",
+        ],
         {},
         tmp_path / "first",
     ) as first:
@@ -199,7 +205,7 @@ def test_a_port_that_stays_taken_is_named_with_its_setting(tmp_path: Path) -> No
 @contextmanager
 def standalone(folder: Path, log: Path) -> Iterator[tuple[Process, str, str]]:
     """With the options that the help names; also the URL and the Thrift address of it."""
-    ports = ["--receive-port=0", "--thrift-port=0"]
+    ports = ["--receive-port=0", "--admin-port=0", "--thrift-port=0"]
     with running(["standalone", f"--data-dir={folder}", *ports], {}, log) as process:
         wait_until(lambda: "Thrift " in process.output(), 15, process.output)
         (url,) = re.findall(r"HTTP +(http://\S+)", process.output())
@@ -255,7 +261,7 @@ def test_a_remembered_port_that_is_taken_is_given_up(tmp_path: Path) -> None:
 def test_standalone_tells_of_its_loops_and_of_failing_callbacks(tmp_path: Path) -> None:
     with standalone(tmp_path / "a", tmp_path / "log") as (process, url, _):
         ages = requests.get(f"{url}/healthz", timeout=5).json()["result"]["last_turn_ms"]
-        assert set(ages["center"]) == {"consume", "reconcile", "vouch"}
+        assert set(ages["center"]) == {"consume", "reconcile", "vouch", "housekeep"}
         assert set(ages["worker"]) == {"pager", "timer", "settler"}
         requests.post(f"{url}/sorakaq/msg/submit", json={**MESSAGE, "retry": []}, timeout=5)
         dead = 'soraka_callbacks_total{ended="dead"} 1.0'
@@ -270,7 +276,13 @@ def test_standalone_tells_of_its_loops_and_of_failing_callbacks(tmp_path: Path) 
 
 def test_a_file_that_is_no_database_is_said_by_name(tmp_path: Path) -> None:
     (tmp_path / "log.db").write_bytes(b"\xa5" * 8192)
-    arguments = ["standalone", f"--data-dir={tmp_path}", "--receive-port=0", "--thrift-port=0"]
+    arguments = [
+        "standalone",
+        f"--data-dir={tmp_path}",
+        "--receive-port=0",
+        "--admin-port=0",
+        "--thrift-port=0",
+    ]
     with running(arguments, {}, tmp_path / "out") as process:
         wait_until(lambda: process.has_ended, 15, process.output)
         assert process.output() == f"Error: log.path = {tmp_path}/log.db: file is not a database\n"

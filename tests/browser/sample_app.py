@@ -25,7 +25,7 @@ def sample_app(folder: Path, *, empty: bool = False, user: Account = OPERATOR) -
         _fill(accounts, audit)
     service: Any = Sample(empty=empty)
     app.register_blueprint(make_pages(service, accounts, audit, lambda: user))
-    app.add_url_rule("/logout", "logout", lambda: "", methods=["POST"])
+    app.add_url_rule("/logout", "auth.logout", lambda: "", methods=["POST"])
     return app
 
 

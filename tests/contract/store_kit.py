@@ -14,7 +14,16 @@ import redis
 from soraka.adapters.redis_store import RedisStore
 from soraka.adapters.sqlite_store import SqliteStore
 from soraka.message import Callback, Command, CommandKind, Message
-from soraka.ports import Entry, FullStore, NewCommand, NewMessage
+from soraka.ports import (
+    Claim,
+    ClaimKind,
+    Ended,
+    Entry,
+    FullStore,
+    NewCommand,
+    NewMessage,
+    Outcome,
+)
 from soraka.wire import encode
 from tests.redis_groups import RedisGroup
 
@@ -33,6 +42,8 @@ SETTINGS = {
     "early_ms": EARLY,
 }
 KINDS = ("redis", "redis_sentinel", "redis_cluster", "sqlite")
+Open = Callable[..., FullStore]
+"""Opens a store of one kind; the settings that are named replace SETTINGS."""
 _numbers = itertools.count()
 
 
@@ -79,6 +90,19 @@ def cancel(msg_id: str, command_id: str | None = None, topic: str = TOPIC) -> Co
     )
 
 
+def fire_now(msg_id: str, command_id: str | None = None) -> Command:
+    return _command(msg_id, CommandKind.FIRE_NOW, command_id)
+
+
+def redrive(msg_id: str, command_id: str | None = None) -> Command:
+    return _command(msg_id, CommandKind.REDRIVE, command_id)
+
+
+def _command(msg_id: str, kind: CommandKind, command_id: str | None) -> Command:
+    name = command_id or f"c{next(_numbers)}"
+    return Command(command_id=name, msg_id=msg_id, topic=TOPIC, kind=kind)
+
+
 def add_time(
     msg_id: str, add_ms: int, command_id: str | None = None, topic: str = TOPIC
 ) -> Command:
@@ -103,6 +127,17 @@ def put(store: FullStore, *records: Message | Command, owner: str = OWNER) -> tu
     first = max(previous) + 1
     entries = [entry(first + i, record, owner) for i, record in enumerate(records)]
     return store.schedule("p", previous, first + len(records) - 1, entries)
+
+
+def fire(store: FullStore, msg_id: str) -> Claim:
+    (claim,) = store.claim([msg_id])
+    assert claim.kind is ClaimKind.FIRE
+    return claim
+
+
+def end(store: FullStore, msg_id: str, attempt: int, ended: Ended, **other: Any) -> bool:
+    (settled,) = store.settle([Outcome(msg_id, attempt, ended, **other)])
+    return settled
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 15) -> None:

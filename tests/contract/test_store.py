@@ -1,11 +1,9 @@
 """What soraka/ports.py says of Store and StoreReader, on SQLite and in each mode of Redis."""
 
-import contextlib
 import time
 from binascii import crc32
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import gevent
 import pytest
@@ -29,15 +27,16 @@ from soraka.wire import encode
 from tests.contract.store_kit import (
     EARLY,
     HOUR,
-    KINDS,
     LEASE,
     OTHER,
     OWNER,
+    Open,
     TurnedClock,
     add_time,
-    any_store,
     cancel,
+    end,
     entry,
+    fire,
     message,
     put,
     sqlite_store,
@@ -45,47 +44,14 @@ from tests.contract.store_kit import (
     wait_for,
 )
 
-Open = Callable[..., FullStore]
 LATER, BUSY, GONE, FIRE = ClaimKind.LATER, ClaimKind.BUSY, ClaimKind.GONE, ClaimKind.FIRE
 APPLIED, TOO_LATE = Verdict.APPLIED, Verdict.TOO_LATE
 WAITS, NOT_FOUND = Verdict.EARLY, Verdict.NOT_FOUND
 FINISHED = [Ended.SUCCEEDED, Ended.DEAD]
 
 
-@pytest.fixture(params=KINDS)
-def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
-    with contextlib.ExitStack() as stack:
-
-        def opened(**other: Any) -> FullStore:
-            store = any_store(request.param, request, tmp_path / "store.db", **other)
-            return stack.enter_context(store)
-
-        yield opened
-
-
-@pytest.fixture
-def clock() -> TurnedClock:
-    return TurnedClock()
-
-
-@pytest.fixture
-def store(open_store: Open, clock: TurnedClock) -> FullStore:
-    return open_store(now_ms=clock)
-
-
 def kinds(claims: list[Claim]) -> list[ClaimKind]:
     return [claim.kind for claim in claims]
-
-
-def fire(store: FullStore, msg_id: str) -> Claim:
-    (claim,) = store.claim([msg_id])
-    assert claim.kind is FIRE
-    return claim
-
-
-def end(store: FullStore, msg_id: str, attempt: int, ended: Ended, **other: Any) -> bool:
-    (settled,) = store.settle([Outcome(msg_id, attempt, ended, **other)])
-    return settled
 
 
 def state(store: FullStore, msg_id: str) -> State:

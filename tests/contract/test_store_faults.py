@@ -16,10 +16,11 @@ import redis
 from soraka.adapters.redis_store import RedisStore
 from soraka.errors import Gap, StoreUnavailable
 from soraka.message import Command, Message, State
-from soraka.ports import DOOR_MS, ClaimKind, Ended, FullStore, Move, Outcome
+from soraka.ports import DOOR_MS, ClaimKind, Ended, FullStore, Move, Outcome, Query
 from tests.contract.store_kit import (
     OTHER,
     OWNER,
+    TOPIC,
     TurnedClock,
     add_time,
     cancel,
@@ -230,7 +231,8 @@ def test_redis_removes_index_entries_that_a_cut_aof_left(
 
 
 def test_redis_leaves_nothing_behind(store: RedisStore, admin: "redis.Redis") -> None:
-    """Only the positions, the counters, the era and the finished records, and those expire."""
+    """Only the positions, the counters, the era and the finished records; those expire, and their
+    index entries are tidied away."""
     now = store.now_ms()
     messages = [message(now) for _ in range(40)]
     store.command([cancel(m.msg_id) for m in messages[:10]])
@@ -243,8 +245,49 @@ def test_redis_leaves_nothing_behind(store: RedisStore, admin: "redis.Redis") ->
     for key in admin.scan_iter():
         kind = key.split(b":")[1]
         kinds.add(kind)
-        assert admin.ttl(key) > 0 or kind in {b"hw", b"n", b"v"}, key
-    assert kinds == {b"m", b"hw", b"n", b"v"}
+        assert admin.ttl(key) > 0 or kind in {b"hw", b"n", b"v", b"i", b"tp"}, key
+    assert kinds == {b"m", b"hw", b"n", b"v", b"i", b"tp"}
+    admin.delete(*admin.scan_iter(match="*:m:*"))
+    assert store.tidy() >= len(messages)
+    assert {key.split(b":")[1] for key in admin.scan_iter()} == {b"hw", b"n", b"v"}
+
+
+def test_entries_that_a_cut_aof_has_left_are_put_right(
+    store: RedisStore, admin: "redis.Redis"
+) -> None:
+    """In a wrong list, or in two; by a search, or by and by."""
+    now = store.now_ms()
+    done, twice, waits = (message(now - i) for i in range(3))
+    put(store, done, twice, waits)
+    store.command([cancel(m.msg_id) for m in (done, twice)])
+
+    def spoil() -> None:
+        admin.delete(*admin.scan_iter(match="*:i:*"))
+        for m in (done, twice, waits):
+            prefix = f"{{{crc32(m.msg_id.encode()) % 4}}}:i:{TOPIC}:"
+            admin.zadd(f"{prefix}3", {m.msg_id: 0})
+            if m is twice:
+                admin.zadd(f"{prefix}2", {m.msg_id: 0})
+
+    for put_right in (lambda: store.search(Query([TOPIC], [State.DEAD]), "", 10), store.tidy):
+        spoil()
+        put_right()
+        held = {state: n for state, n in store.counts()[TOPIC].items() if n}
+        assert held == {State.PENDING: 1, State.CANCELLED: 2}
+
+
+def test_tidying_goes_on_where_it_ended(store: RedisStore, admin: "redis.Redis") -> None:
+    now = store.now_ms()
+    topics = ["a", "b", "c"]
+    messages = [message(now + i, topic=topics[i % 3]) for i in range(6000)]
+    put(store, *messages)
+    gone = messages[::7]
+    admin.delete(*(f"{{{crc32(m.msg_id.encode()) % 4}}}:m:{m.msg_id}" for m in gone))
+    assert store.tidy() == 4 * 500
+    for _ in range(5):
+        store.tidy()
+    held = store.counts()
+    assert sum(held[topic][State.PENDING] for topic in topics) == len(messages) - len(gone)
 
 
 # ------------------------------------------------------------------- the tail cut off

@@ -1,10 +1,6 @@
 """What soraka/ports.py says of StoreTail and `scan`, on SQLite and in each mode of Redis."""
 
-import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
@@ -12,11 +8,9 @@ import redis
 from soraka.errors import StoreUnavailable
 from soraka.ports import ClaimKind, Ended, FullStore, Move, Outcome
 from tests.contract.store_kit import (
-    KINDS,
     OTHER,
     OWNER,
     TurnedClock,
-    any_store,
     cancel,
     entry,
     message,
@@ -24,29 +18,6 @@ from tests.contract.store_kit import (
     redis_store,
 )
 from tests.servers import Server
-
-Open = Callable[..., FullStore]
-
-
-@pytest.fixture(params=KINDS)
-def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
-    with contextlib.ExitStack() as stack:
-
-        def opened(**other: Any) -> FullStore:
-            store = any_store(request.param, request, tmp_path / "store.db", **other)
-            return stack.enter_context(store)
-
-        yield opened
-
-
-@pytest.fixture
-def clock() -> TurnedClock:
-    return TurnedClock()
-
-
-@pytest.fixture
-def store(open_store: Open, clock: TurnedClock) -> FullStore:
-    return open_store(now_ms=clock)
 
 
 def all_of(store: FullStore, owner: str, limit: int) -> Counter[str]:

@@ -9,9 +9,10 @@ from uuid_utils import uuid7
 from soraka import wire
 from soraka.adapters.sqlite_log import SqliteLog
 from soraka.adapters.sqlite_store import SqliteStore
-from soraka.message import NO_OWNER, Callback, Command, CommandKind, Message, Stored
+from soraka.message import NO_OWNER, Callback, Command, CommandKind, Message, State, Stored
 from soraka.ports import Ended, NewMessage, Outcome, Record
 from soraka.rebuild import Rebuilt, rebuild
+from tests.contract.store_kit import uuid7 as uuid7_at
 
 DAY_MS = 24 * 3600 * 1000
 HOUR_MS = 3_600_000
@@ -109,6 +110,43 @@ def test_added_times_count_also_for_whether_it_falls_due_late_enough(rig: Rig) -
     stored = rig.stored(message)
     assert stored is not None
     assert stored.due_at == rig.now + HOUR_MS
+
+
+def test_what_was_fired_fell_due_then(rig: Rig) -> None:
+    fired, later = rig.submit(rig.now + DAY_MS), rig.submit(rig.now + DAY_MS)
+    rig.command(fired, CommandKind.FIRE_NOW, command_id=uuid7_at(rig.now - HOUR_MS))
+    rig.command(later, CommandKind.FIRE_NOW, command_id=uuid7_at(rig.now - 1))
+    assert rig.rebuild(due_after_ms=rig.now - 2) == Rebuilt(messages=2, past=1, restored=1)
+    stored = rig.stored(later)
+    assert stored is not None
+    assert rig.now <= stored.due_at <= rig.store.now_ms()  # at once
+
+
+def test_time_added_after_a_fire_now_counts_from_then(rig: Rig) -> None:
+    message = rig.submit(rig.now + DAY_MS)
+    rig.command(message, CommandKind.FIRE_NOW, command_id=uuid7_at(rig.now - HOUR_MS))
+    rig.command(message, CommandKind.ADD_TIME, 2 * HOUR_MS)
+    assert rig.rebuild(due_after_ms=rig.now + 2 * HOUR_MS).past == 1
+    assert rig.rebuild(due_after_ms=rig.now).restored == 1
+
+
+def test_a_fire_now_of_an_unknown_time_does_not_hide_its_message(rig: Rig) -> None:
+    message = rig.submit(rig.now + DAY_MS)
+    rig.command(message, CommandKind.FIRE_NOW, command_id="by hand")
+    assert rig.rebuild(due_after_ms=rig.now).restored == 1
+    stored = rig.stored(message)
+    assert stored is not None
+    assert stored.due_at <= rig.store.now_ms()
+
+
+def test_what_was_redriven_fell_due_anew_then(rig: Rig) -> None:
+    dead, redriven = (rig.submit(rig.now - DAY_MS) for _ in range(2))
+    rig.command(redriven, CommandKind.REDRIVE, command_id=uuid7_at(rig.now))
+    rig.command(dead, CommandKind.REDRIVE, command_id="by hand")
+    assert rig.rebuild(due_after_ms=rig.now) == Rebuilt(messages=2, past=1, restored=1)
+    stored = rig.stored(redriven)
+    assert stored is not None
+    assert (stored.state, stored.due_at) == (State.PENDING, redriven.due_at)
 
 
 def test_what_the_store_knows_is_left_as_it_is(rig: Rig) -> None:

@@ -23,10 +23,39 @@ end
 
 local LAST_MOMENT = 2 ^ 53 -- the last whole millisecond that a score tells apart
 
-local function postpone(r, add_ms)
+-- Each changes the record.
+local effects = {}
+
+function effects.cancel(r, _, now)
+  finish(r, CANCELLED, now)
+end
+
+function effects.add_time(r, add_ms)
   r.due = math.min(r.due + add_ms, LAST_MOMENT)
   -- A lease that ran out is given up: a late settle of it must not swallow the added time.
   r.lease = 0
+end
+
+function effects.fire_now(r, _, now)
+  r.due, r.lease = math.min(r.due, now), 0
+end
+
+-- `attempt` goes on: none is given twice.
+function effects.redrive(r, _, now)
+  r.state, r.due, r.tries, r.finished = PENDING, now, 0, 0
+end
+
+local function is_too_late(r, kind, now)
+  if kind == 'redrive' then return r.state ~= DEAD end
+  return r.state ~= PENDING or r.lease > now
+end
+
+local function revive(r)
+  redis.call('SADD', PREFIX .. 'ow', r.owner)
+  index(r)
+  relist(r, DEAD)
+  redis.call('ZREM', PREFIX .. 'dead', r.id)
+  count('redriven', 1)
 end
 
 -- `r` is unfolded.
@@ -35,18 +64,19 @@ local function apply(r, command, now, retention)
   if topic ~= r.topic then return 'not_found' end
   local known = remembered(r, id)
   if known then return known end
-  if r.state ~= PENDING then return 'too_late' end
-  if r.lease > now then
-    remember(r, id, 'too_late')
-    save_whole(r)
+  if is_too_late(r, kind, now) then
+    remember(r, id, 'too_late') -- also when it is finished: it may be redriven
+    save_whole(r, {'KEEPTTL'})
     return 'too_late'
   end
   remember(r, id, 'applied')
-  if kind == 'cancel' then finish(r, CANCELLED, now) else postpone(r, tonumber(add_ms)) end
+  effects[kind](r, tonumber(add_ms), now)
   save_whole(r)
-  if r.state == CANCELLED then
-    retire(r, retention)
+  if kind == 'cancel' then
+    retire(r, retention_of(r.topic, retention))
     count('cancelled', 1)
+  elseif kind == 'redrive' then
+    revive(r)
   else
     index(r)
   end

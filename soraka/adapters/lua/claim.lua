@@ -1,5 +1,6 @@
 -- ARGV: clock, margin, then message ids.
--- Returns two for each: 0 '' gone, 1 due, 2 end of the other's lease, 3 the record as claimed.
+-- Returns two for each: 0 '' gone, 1 due, 2 end of the other's lease, 3 the record as claimed,
+-- without its history.
 -- Fails, and does nothing, while nobody has vouched for this server: it may have lost a cancel.
 if not is_vouched_for() then
   return redis.error_reply('UNVOUCHED it has restarted and is not vouched for yet')
@@ -22,7 +23,7 @@ local function claim(r)
   save_head(r)
   index(r)
   count('attempts', 1)
-  return FIRE, head(r) .. string.sub(r.raw, HEAD_SIZE + 1)
+  return FIRE, head(r) .. string.sub(r.raw, HEAD_SIZE + 1, body_end(r))
 end
 
 local replies = {}

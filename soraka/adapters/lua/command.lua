@@ -22,6 +22,7 @@ local function doors_are_full()
 end
 
 local function leave_at_door(id, made, command)
+  if command[2] == 'redrive' then return 'not_found' end
   if made < 0 or made < now - early_ms or made > now + ahead_ms then return 'not_found' end
   local key = PREFIX .. 'e:' .. id
   local waiting = redis.call('LRANGE', key, 0, -1)

@@ -1,7 +1,7 @@
 -- Sent in front of each script. KEYS[1] is the prefix of all keys of one shard, such as '{3}:';
 -- its braces keep them in one slot of a cluster. ARGV[1] is the clock of a test, or ''.
 --
---   m:<id>     record, one string: HEAD, owner, topic, commands, reason, body
+--   m:<id>     record, one string: HEAD, owner, topic, commands, reason, body, history
 --   o:<owner>  pending messages by when to look at them: due time, or end of the lease
 --   ow         owners that may have pending messages
 --   hw         partition -> position of the last record applied
@@ -10,16 +10,21 @@
 --   ed         '<id> <command id>' of each of them -> when it is forgotten
 --   dead       dead letters by when they died
 --   n          counters
+--   i:<topic>:<state>  messages; all scores are 0, so they are in the order of their ids
+--   tp         topics that have entries in `i`; in their order likewise
+--   rt         topic -> how long its succeeded and cancelled messages are kept
+--   td         where the next look for stale entries of `i` begins: topic, state, id
+--   y:<series>:<hour>  samples: '<minute of the hour>:<name>' -> sum
 --
 -- Order of writes: the record, then its index entry; an entry is added before the old one is
 -- removed; counters last. A Redis killed with its AOF cut off inside a script leaves the first
 -- writes of that script in the file, and the load after the next runs them (seen on 7.0.15).
 -- So any first part of a script, run once more before what came later, must lose nothing.
 --
--- HEAD is patched in place by claim and settle, so that the AOF grows by 55 bytes and not by the
--- body. redis_record.py reads and writes the same layout.
+-- HEAD is patched in place by claim and settle, and the history grows at the end, so that the AOF
+-- grows by 59 bytes and an attempt and not by the body. redis_record.py has the same layout.
 local PREFIX = KEYS[1]
-local HEAD, HEAD_SIZE = '<BI8I8I4I4I8I8HI4I4I4', 55
+local HEAD, HEAD_SIZE = '<BI8I8I4I4I8I8HI4I4I4I4', 59
 local PENDING, SUCCEEDED, CANCELLED, DEAD = 0, 1, 2, 3
 -- Verdicts kept per message, and commands kept at the door of an unknown one.
 local REMEMBERED = 128
@@ -32,40 +37,48 @@ end
 
 local function head(r)
   return struct.pack(HEAD, r.state, r.due, r.lease, r.attempt, r.tries, r.finished, r.ttr,
-    r.owner_size, r.topic_size, r.commands_size, r.reason_size)
+    r.owner_size, r.topic_size, r.commands_size, r.reason_size, r.body_size)
 end
 
--- The record of a message, or nil. `topic`, `commands`, `reason`, `body` only after unfold().
+-- The record of a message, or nil. `commands`, `reason`, `body`, `history` only after unfold().
 local function load(id)
   local raw = redis.call('GET', PREFIX .. 'm:' .. id)
   if not raw then return nil end
   local r = {id = id, raw = raw}
   r.state, r.due, r.lease, r.attempt, r.tries, r.finished, r.ttr,
-    r.owner_size, r.topic_size, r.commands_size, r.reason_size = struct.unpack(HEAD, raw)
-  r.owner = string.sub(raw, HEAD_SIZE + 1, HEAD_SIZE + r.owner_size)
+    r.owner_size, r.topic_size, r.commands_size, r.reason_size, r.body_size
+    = struct.unpack(HEAD, raw)
+  local at = HEAD_SIZE + r.owner_size
+  r.owner = string.sub(raw, HEAD_SIZE + 1, at)
+  r.topic = string.sub(raw, at + 1, at + r.topic_size)
   return r
 end
 
+-- As loaded: where the body ends, and the history begins.
+local function body_end(r)
+  return HEAD_SIZE + r.owner_size + r.topic_size + r.commands_size + r.reason_size + r.body_size
+end
+
 local function unfold(r)
-  local at = HEAD_SIZE + r.owner_size
+  local at = HEAD_SIZE + r.owner_size + r.topic_size
   local function take(size)
     at = at + size
     return string.sub(r.raw, at - size + 1, at)
   end
-  r.topic, r.commands, r.reason = take(r.topic_size), take(r.commands_size), take(r.reason_size)
-  r.body = string.sub(r.raw, at + 1)
+  r.commands, r.reason, r.body = take(r.commands_size), take(r.reason_size), take(r.body_size)
+  r.history = string.sub(r.raw, at + 1)
 end
 
 local function save_head(r)
   redis.call('SETRANGE', PREFIX .. 'm:' .. r.id, 0, head(r))
 end
 
--- After unfold() only, and not for a record that expires: SET would keep it for good.
-local function save_whole(r)
+-- After unfold() only. A record that expires is kept for good by this, unless `how` says so.
+local function save_whole(r, how)
   r.owner_size, r.topic_size = #r.owner, #r.topic
   r.commands_size, r.reason_size = #r.commands, #r.reason
-  redis.call('SET', PREFIX .. 'm:' .. r.id, head(r) .. r.owner .. r.topic .. r.commands
-    .. r.reason .. r.body)
+  local record = {head(r), r.owner, r.topic, r.commands, r.reason, r.body, r.history}
+  redis.call('SET', PREFIX .. 'm:' .. r.id, table.concat(record), unpack(how or {}))
 end
 
 local function look_at(r)
@@ -79,6 +92,25 @@ end
 
 local function unindex(r)
   redis.call('ZREM', PREFIX .. 'o:' .. r.owner, r.id)
+end
+
+local function listed(topic, state)
+  return PREFIX .. 'i:' .. topic .. ':' .. state
+end
+
+local function relist(r, before)
+  redis.call('ZADD', listed(r.topic, r.state), 0, r.id)
+  redis.call('ZREM', listed(r.topic, before), r.id)
+end
+
+local kept_for = {}
+
+-- How long succeeded and cancelled messages of a topic are kept.
+local function retention_of(topic, otherwise)
+  if not kept_for[topic] then
+    kept_for[topic] = redis.call('HGET', PREFIX .. 'rt', topic) or otherwise
+  end
+  return kept_for[topic]
 end
 
 local tally = {}
@@ -100,5 +132,6 @@ end
 
 local function retire(r, retention)
   redis.call('PEXPIRE', PREFIX .. 'm:' .. r.id, retention)
+  relist(r, PENDING)
   unindex(r)
 end

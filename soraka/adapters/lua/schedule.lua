@@ -1,6 +1,6 @@
--- ARGV: clock, partition, previous, last, retention, then six for each entry:
---   'message', position, id, owner, due, record
---   kind of command, position, message id, command id, add_ms, topic
+-- ARGV: clock, partition, previous, last, retention, then seven for each entry:
+--   'message', position, id, owner, due, topic, record
+--   kind of command, position, message id, command id, add_ms, topic, ''
 -- Returns {1, position} when applied, {0, position} for a gap.
 -- Alone without allow-oom: a full Redis takes no new messages, but those it has go out.
 local partition, previous, last, retention = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
@@ -8,7 +8,7 @@ local now = clock()
 local standing = tonumber(redis.call('HGET', PREFIX .. 'hw', partition) or -1)
 if standing < previous then return {0, standing} end
 
-local owners = {}
+local owners, topics = {}, {}
 
 local function fold_early(id)
   local key = PREFIX .. 'e:' .. id
@@ -23,7 +23,7 @@ local function fold_early(id)
   end
 end
 
-local function insert(id, owner, due, record)
+local function insert(id, owner, due, topic, record)
   local key = PREFIX .. 'm:' .. id
   if redis.call('EXISTS', key) == 1 then return end
   redis.call('SET', key, record)
@@ -32,15 +32,20 @@ local function insert(id, owner, due, record)
     redis.call('SADD', PREFIX .. 'ow', owner)
     owners[owner] = true
   end
+  redis.call('ZADD', listed(topic, PENDING), 0, id)
+  if not topics[topic] then
+    redis.call('ZADD', PREFIX .. 'tp', 0, topic)
+    topics[topic] = true
+  end
   count('scheduled', 1)
   fold_early(id)
 end
 
-for i = 6, #ARGV, 6 do
+for i = 6, #ARGV, 7 do
   local what, position, id = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2]
   if position > standing then
     if what == 'message' then
-      insert(id, ARGV[i + 3], ARGV[i + 4], ARGV[i + 5])
+      insert(id, ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6])
     else
       local r = load(id)
       if r then

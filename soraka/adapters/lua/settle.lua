@@ -1,8 +1,12 @@
--- ARGV: clock, retention, dead retention, then five for each outcome:
---   message id, attempt, how it ended, delay, reason
+-- ARGV: clock, retention, dead retention, then six for each outcome:
+--   message id, attempt, how it ended, delay, reason, note for the history
 -- Returns 1 or 0 (stale) for each.
 local retention, dead_retention = ARGV[2], tonumber(ARGV[3])
 local now = clock()
+
+-- Number of the attempt, when the next is due, and how long the note is that follows.
+local ENTRY, ENTRY_SIZE = '<I4I8H', 14
+local HISTORY_LENGTH = 40
 
 -- Each changes the record; finished, it returns how long to keep it.
 local ways = {}
@@ -10,7 +14,7 @@ local ways = {}
 function ways.succeeded(r)
   finish(r, SUCCEEDED, now)
   count('succeeded', 1)
-  return retention
+  return retention_of(r.topic, retention)
 end
 
 function ways.dead(r)
@@ -31,27 +35,55 @@ function ways.released(r, delay)
   count('attempts', -1)
 end
 
-local function save(r, reason)
-  if reason == '' and r.reason_size == 0 then return save_head(r) end
+local function entry(r, ended, note)
+  if ended == 'released' then return '' end
+  local next_at = 0
+  if ended == 'retry' then next_at = r.due end
+  return struct.pack(ENTRY, r.tries, next_at, #note) .. note
+end
+
+local function is_full(r)
+  if r.attempt <= HISTORY_LENGTH then return false end
+  local at, length = body_end(r), 0
+  while at < #r.raw do
+    local _, _, size = struct.unpack(ENTRY, r.raw, at + 1)
+    at, length = at + ENTRY_SIZE + size, length + 1
+  end
+  return length >= HISTORY_LENGTH
+end
+
+local function without_oldest(history)
+  local _, _, size = struct.unpack(ENTRY, history)
+  return string.sub(history, ENTRY_SIZE + size + 1)
+end
+
+local function save(r, reason, added)
+  local full = is_full(r)
+  if reason == '' and r.reason_size == 0 and not full then
+    save_head(r)
+    if added ~= '' then redis.call('APPEND', PREFIX .. 'm:' .. r.id, added) end
+    return
+  end
   unfold(r)
-  r.reason = reason
+  if full and added ~= '' then r.history = without_oldest(r.history) end
+  r.reason, r.history = reason, r.history .. added
   save_whole(r)
 end
 
 -- A lease given up (0) is over, one that ran out is not until it is given anew.
-local function settle(id, attempt, ended, delay, reason)
+local function settle(id, attempt, ended, delay, reason, note)
   local r = load(id)
   if not r or r.state ~= PENDING or r.lease == 0 or r.attempt ~= attempt then return 0 end
   local kept = ways[ended](r, delay)
-  save(r, reason)
+  save(r, reason, entry(r, ended, note))
   if kept then retire(r, kept) else index(r) end
   return 1
 end
 
 local answers = {}
-for i = 4, #ARGV, 5 do
+for i = 4, #ARGV, 6 do
   answers[#answers + 1] = settle(ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2],
-    tonumber(ARGV[i + 3]), ARGV[i + 4])
+    tonumber(ARGV[i + 3]), ARGV[i + 4], ARGV[i + 5])
 end
 write_counts()
 redis.call('ZREMRANGEBYSCORE', PREFIX .. 'dead', '-inf', now - dead_retention)

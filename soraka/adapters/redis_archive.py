@@ -1,0 +1,203 @@
+"""The archive in Redis: messages by topic and state, their history, samples."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import gevent
+
+from soraka.adapters.id_span import IdSpan, id_span
+from soraka.adapters.redis_args import triples
+from soraka.adapters.redis_node import Arg
+from soraka.adapters.redis_record import STATES, history_in, place_of, stored_of
+from soraka.adapters.redis_scripts import prefix
+from soraka.adapters.redis_shards import RedisShards
+from soraka.errors import DecodeError
+from soraka.message import DAY_MS, PARKED, Attempt, State, Stored
+from soraka.ports import STATS_MS, Backlog, Query, Sample
+
+LISTS_AT_ONCE = 400
+"""Of topics and states, in one call of `search`: about 1 ms of Redis."""
+ROUNDS = 8
+"""Of `search`, for one page: entries may turn out stale."""
+RECORDS_AT_ONCE = 16
+TOPICS_AT_ONCE = 500
+TIDIED_AT_ONCE = 500
+VALUES_AT_ONCE = 1000
+HOURS_AT_ONCE = 24
+HOUR_MS = 3_600_000
+MINUTE_MS = 60_000
+
+
+class _Entry(NamedTuple):
+    msg_id: str
+    topic: bytes
+    state: State
+
+
+class RedisArchive(RedisShards):
+    """Implements StoreArchive."""
+
+    def search(self, query: Query, cursor: str, limit: int) -> tuple[list[Stored], str]:
+        """The cursor is the last id looked at."""
+        found: list[Stored] = []
+        for _ in range(ROUNDS):
+            entries, cursor = self._entries(query, id_span(query, cursor), limit - len(found))
+            found += self._living(entries)
+            if not cursor or len(found) >= limit:
+                break
+        return found, cursor
+
+    def counts(self) -> Mapping[str, Mapping[State, int]]:
+        counted: dict[str, Counter[State]] = {}
+        begins = dict.fromkeys(self._shards, "-")
+        while begins:
+            calls = [(shard, ("", begin, TOPICS_AT_ONCE)) for shard, begin in begins.items()]
+            replies = self._redis.run("counts", calls)
+            for shard, reply in zip(list(begins), replies, strict=True):
+                topics = [topic.decode() for topic in reply[::5]]
+                for at, topic in enumerate(topics):
+                    held = dict(zip(STATES, reply[5 * at + 1 : 5 * at + 5], strict=True))
+                    counted.setdefault(topic, Counter()).update(held)
+                if len(topics) < TOPICS_AT_ONCE:
+                    del begins[shard]
+                else:
+                    begins[shard] = f"({topics[-1]}"
+        return {
+            topic: {state: held[state] for state in STATES}
+            for topic, held in counted.items()
+            if held.total()
+        }
+
+    def history(self, msg_id: str) -> list[Attempt]:
+        (raw,) = self._raws([msg_id])
+        return [] if raw is None else history_in(raw)
+
+    def backlog(self, now: int) -> Backlog:
+        overdue, parked, oldest = 0, 0, []
+        for reply in self._redis.run("backlog", self._on_all("", now)):
+            for owner, due, first in triples(reply):
+                if owner.startswith(PARKED.encode()):
+                    parked += due
+                else:
+                    overdue += due
+                    oldest.append(int(first))
+        return Backlog(overdue, min(oldest, default=None), parked)
+
+    def count_due(self, owner: str, since: int) -> int:
+        return sum(self._redis.read(self._everywhere("ZCOUNT", f"o:{owner}", since, "+inf")))
+
+    def keep(self, retention_ms: Mapping[str, int]) -> None:
+        named = [(topic, ms) for topic, ms in retention_ms.items() if ms > 0]
+        self._redis.run("keep", self._on_all("", *(arg for pair in named for arg in pair)))
+
+    def tidy(self) -> int:
+        """What is out of reach is left for another time."""
+        replies = self._redis.run_some("tidy", self._on_all("", TIDIED_AT_ONCE))
+        return sum(reply for reply in replies if reply is not None)
+
+    def add_stats(self, samples: Sequence[Sample]) -> None:
+        values: dict[int, list[Arg]] = {}
+        for sample in samples:
+            hour, rest = divmod(sample.minute, HOUR_MS)
+            into = values.setdefault(self._shard_of(sample.series), [])
+            for name, value in sample.values.items():
+                into += (f"{sample.series}:{hour}", f"{rest // MINUTE_MS}:{name}", value)
+        step = 3 * VALUES_AT_ONCE
+        self._redis.run(
+            "add_stats",
+            [
+                (shard, ("", STATS_MS + DAY_MS, *args[at : at + step]))
+                for shard, args in values.items()
+                for at in range(0, len(args), step)
+            ],
+        )
+
+    def stats(self, series: str, since: int, until: int) -> Mapping[int, Mapping[str, int]]:
+        found: dict[int, dict[str, int]] = {}
+        shard = self._shard_of(series)
+        hours = range(since // HOUR_MS, -(-until // HOUR_MS))
+        for at in range(0, len(hours), HOURS_AT_ONCE):
+            part = hours[at : at + HOURS_AT_ONCE]
+            keys = (f"{prefix(shard)}y:{series}:{hour}" for hour in part)
+            replies = self._redis.read([(shard, ("HGETALL", key)) for key in keys])
+            for hour, reply in zip(part, replies, strict=True):
+                for field, value in reply.items():
+                    minute, name = _field(field)
+                    begin = hour * HOUR_MS + minute * MINUTE_MS
+                    if since <= begin < until:
+                        found.setdefault(begin, {})[name] = int(value)
+            gevent.sleep(0)
+        return dict(sorted(found.items()))
+
+    def _entries(self, query: Query, span: IdSpan, limit: int) -> tuple[list[_Entry], str]:
+        """Of the index, the latest first, and the cursor behind them."""
+        if span.empty or limit <= 0 or not query.states:
+            return [], ""
+        quota = self._quota(limit)
+        replies = self._redis.run("search", list(self._searches(query, span, quota)))
+        lists = [
+            [_Entry(i.decode(), topic, STATES[int(state)]) for i, topic, state in triples(reply)]
+            for reply in replies
+        ]
+        entries = sorted((entry for found in lists for entry in found), reverse=True)
+        # Of a list that gave all it was asked for, nothing is known beyond its last entry.
+        full = [found[-1].msg_id for found in lists if len(found) == quota]
+        known_to = max(full, default="")
+        page = [entry for entry in entries if entry.msg_id >= known_to][:limit]
+        more = full or len(page) < len(entries)
+        return page, page[-1].msg_id if more else ""
+
+    def _searches(
+        self, query: Query, span: IdSpan, quota: int
+    ) -> Iterator[tuple[int, Sequence[Arg]]]:
+        states = "".join(str(STATES.index(state)) for state in query.states)
+        head = ("", f"[{span.low}", f"({span.high}", quota, states)
+        step = max(1, LISTS_AT_ONCE // len(states))
+        for at in range(0, len(query.topics), step):
+            yield from self._on_all(*head, *query.topics[at : at + step])
+
+    def _living(self, entries: Sequence[_Entry]) -> Iterator[Stored]:
+        """Corrects the index where it is behind the records."""
+        stale = list[_Entry]()
+        for entry, raw in zip(entries, self._raws([e.msg_id for e in entries]), strict=True):
+            if raw is None or place_of(raw) != (entry.topic, entry.state):
+                stale.append(entry)
+                continue
+            try:
+                yield stored_of(raw)
+            except DecodeError:
+                continue
+        self._correct(stale)
+
+    def _correct(self, stale: Iterable[_Entry]) -> None:
+        calls: dict[int, list[Arg]] = {}
+        for entry in stale:
+            into = calls.setdefault(self._shard_of(entry.msg_id), [""])
+            into += (entry.topic, STATES.index(entry.state), entry.msg_id)
+        self._redis.run("correct", list(calls.items()))
+
+    def _raws(self, msg_ids: Sequence[str]) -> list[bytes | None]:
+        """A few records at a time: they may be large."""
+        found: list[bytes | None] = [None] * len(msg_ids)
+        parts = [
+            (shard, at[i : i + RECORDS_AT_ONCE])
+            for shard, at in self._by_shard(msg_ids).items()
+            for i in range(0, len(at), RECORDS_AT_ONCE)
+        ]
+        commands = [
+            (shard, ("MGET", *(f"{prefix(shard)}m:{msg_ids[i]}" for i in at)))
+            for shard, at in parts
+        ]
+        for (_, at), reply in zip(parts, self._redis.read(commands), strict=True):
+            for i, raw in zip(at, reply, strict=True):
+                found[i] = raw
+        return found
+
+
+@lru_cache(maxsize=20_000)
+def _field(field: bytes) -> tuple[int, str]:
+    """Minute of the hour, and name."""
+    minute, _, name = field.decode().partition(":")
+    return int(minute), name

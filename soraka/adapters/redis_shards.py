@@ -1,0 +1,67 @@
+"""What the parts of the Redis store share: which shard holds what, and calls on shards."""
+
+import math
+from binascii import crc32
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from typing import Any, TypeVar
+
+from soraka.adapters.redis_args import in_order
+from soraka.adapters.redis_node import Arg
+from soraka.adapters.redis_scripts import RedisScripts, prefix
+
+T = TypeVar("T")
+
+
+class RedisShards:
+    """`now_ms` replaces the clock of Redis in tests."""
+
+    def __init__(
+        self, scripts: RedisScripts, shards: int, now_ms: Callable[[], int] | None
+    ) -> None:
+        self._redis = scripts
+        self._shards = range(shards)
+        self._now_ms = now_ms
+
+    def _clock(self) -> str:
+        return "" if self._now_ms is None else str(self._now_ms())
+
+    def _on_all(self, *args: Arg) -> list[tuple[int, Sequence[Arg]]]:
+        """The calls of a script on every shard."""
+        return [(shard, args) for shard in self._shards]
+
+    def _everywhere(self, command: str, key: str, *rest: Arg) -> list[tuple[int, Sequence[Arg]]]:
+        """A plain command on a key of every shard."""
+        return [(shard, (command, prefix(shard) + key, *rest)) for shard in self._shards]
+
+    def _shard_of(self, msg_id: str) -> int:
+        return crc32(msg_id.encode()) % len(self._shards)
+
+    def _by_shard(self, msg_ids: Iterable[str]) -> dict[int, list[int]]:
+        """Shard -> indexes of its ids."""
+        by_shard: dict[int, list[int]] = {}
+        for index, msg_id in enumerate(msg_ids):
+            by_shard.setdefault(self._shard_of(msg_id), []).append(index)
+        return by_shard
+
+    def _each(
+        self,
+        script: str,
+        head: Sequence[Arg],
+        items: Sequence[T],
+        args: Callable[[T], Iterable[Arg]],
+    ) -> list[Any]:
+        """Runs a script that answers once for each item; `args` begin with the message id."""
+        rows = [tuple(args(item)) for item in items]
+        by_shard = self._by_shard(str(row[0]) for row in rows)
+        calls = [
+            (shard, [*head, *chain.from_iterable(rows[i] for i in at)])
+            for shard, at in by_shard.items()
+        ]
+        return in_order(by_shard, self._redis.run(script, calls))
+
+    def _quota(self, limit: int) -> int:
+        """How many of `limit` to ask one shard for: ids fall evenly on them, so its share and a
+        bit, not everything."""
+        share = limit / len(self._shards)
+        return min(limit, int(share + 4 * math.sqrt(max(0.0, share))) + 8)

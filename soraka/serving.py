@@ -1,0 +1,107 @@
+"""An HTTP role as a process: gunicorn with gevent workers.
+
+The master binds the sockets and forks; everything that talks to a server is made in the workers,
+after gunicorn has patched them for gevent.
+"""
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from gunicorn.app.base import BaseApplication
+
+from soraka import logs
+from soraka.config import Config
+from soraka.connections import fitting
+from soraka.process import TAKEN_PORT_S, listen, new_instance
+
+SPARE_S = 5
+"""From the end of the drain until the master kills its workers: they see a signal only once a
+second, and the log is flushed last."""
+LOOK_S = 0.1
+KEEP_ALIVE_S = 15
+Started = tuple[Any, Callable[[], None], Callable[[], None]]
+"""The WSGI application, what to call when the worker is told to end, and when it has."""
+
+
+class HttpServer(BaseApplication):  # type: ignore[misc]
+    """`run()` serves until a signal. The settings are those of the section `role`; `listeners` is
+    how many sockets share the open files of a process."""
+
+    role = ""
+    listeners = 1
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._section: Any = getattr(config, self.role)
+        logs.configure(config.process)
+        self._http = self._listen("port")
+        self._drain: Callable[[], None] = _nothing
+        self._close: Callable[[], None] = _nothing
+        self._draining: Any = None
+        super().__init__()
+
+    def start(self) -> Started:
+        """Called in each worker, patched by now; `self._announced` is how it announces itself."""
+        raise NotImplementedError
+
+    def _listen(self, key: str) -> socket.socket:
+        port, setting = getattr(self._section, key), f"{self.role}.{key}"
+        return listen(self._section.host, port, setting, patience_s=TAKEN_PORT_S)
+
+    def load_config(self) -> None:
+        section, most = self._section, f"{self.role}.max_connections"
+        settings = {
+            "bind": f"fd://{self._http.fileno()}",
+            "workers": section.processes,
+            "worker_class": "soraka.gunicorn_worker.DrainingWorker",
+            "worker_connections": fitting(section.max_connections, self.listeners, most),
+            "keepalive": KEEP_ALIVE_S,
+            "graceful_timeout": self._drain_s + SPARE_S,
+            "timeout": 60,
+            "loglevel": "warning",
+            "proc_name": f"soraka-{self.role}",
+            # its default path is one per home directory
+            "control_socket_disable": True,
+            "post_worker_init": self._worker_up,
+            "worker_exit": self._worker_exit,
+        }
+        for key, value in settings.items():
+            self.cfg.set(key, value)
+        host = section.advertise or section.host
+        self._announced = new_instance(self.role, host, self._http.getsockname()[1])
+
+    def load(self) -> Any:
+        app, self._drain, self._close = self.start()
+        return app
+
+    @property
+    def _drain_s(self) -> int:
+        return max(1, self._config.process.drain_ms // 1000)
+
+    def _worker_up(self, worker: Any) -> None:
+        """HTTP gets less than the master waits; the rest leaves beside it."""
+        import gevent
+
+        worker.cfg.set("graceful_timeout", self._drain_s)
+        longest_read_s = max(KEEP_ALIVE_S, self._section.read_timeout_ms / 1000)
+        worker.send_limit_s = longest_read_s + SPARE_S
+        self._draining = gevent.spawn(self._drain_when_told, worker)
+
+    def _drain_when_told(self, worker: Any) -> None:
+        import gevent
+
+        while worker.alive:
+            gevent.sleep(LOOK_S)
+        gevent.spawn(worker.close_idle)
+        self._drain()
+
+    def _worker_exit(self, _server: Any, worker: Any) -> None:
+        if self._draining is not None:
+            worker.alive = False  # not told by a signal, it is still True
+            self._draining.join(self._drain_s + 1)
+        self._close()
+
+
+def _nothing() -> None:
+    """Before a worker is up."""
