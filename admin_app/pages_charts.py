@@ -60,7 +60,7 @@ def add_charts(pages: Blueprint, service: Service) -> None:
         )
         if not workers:
             return bars([], [])
-        labels = [f"{datetime.fromtimestamp(d // 1000, UTC):%a %d %b}" for d, _ in workers[0].days]
+        labels = [f"{datetime.fromtimestamp(d // 1000, UTC):%d %b}" for d, _ in workers[0].days]
         rows = [(w.worker, [n for _, n in w.days]) for w in workers]
         shown, rest = rows[:MAX_WORKERS], rows[MAX_WORKERS:]
         if rest:

@@ -1,6 +1,6 @@
 // Draws each <div class="chart" data-src="..."> from JSON:
 // {"kind": "lines" | "bars", "x": [...], "labels": [...]?, "unit": "", "series": [{"label", "tone", "values"}]}
-// x is in epoch seconds; with `labels` it is a place in that list.
+// x is in epoch seconds; with `labels` it is a place in that list. Bars of several series are stacked.
 "use strict";
 
 const HEIGHT = 220;
@@ -20,6 +20,18 @@ const UNITS = { ms: " ms", "": "" };
 const short = new Intl.NumberFormat(undefined, { notation: "compact", maximumFractionDigits: 1 });
 const exact = new Intl.NumberFormat(undefined, { maximumFractionDigits: 1 });
 
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
+
+function moment(at, step) {
+  const date = new Date(at * 1000);
+  return step >= 86400 ? day.format(date) : clock.format(date);
+}
+
+function whole(_chart, at) {
+  return at == null ? "–" : `${day.format(at * 1000)}, ${clock.format(at * 1000)}`;
+}
+
 function axes(element, data) {
   const common = {
     stroke: colour(element, "ink-soft"),
@@ -29,10 +41,14 @@ function axes(element, data) {
   };
   const x = { ...common, grid: { show: false } };
   if (data.labels) {
+    const room = (element.clientWidth - 80) / data.labels.length;
+    const longest = Math.max(...data.labels.map((label) => label.length));
     x.splits = () => data.x;
     x.values = (_chart, splits) => splits.map((at) => data.labels[at] ?? "");
-    if (data.labels.some((label) => label.length > 8) && element.clientWidth < 700) x.rotate = -40;
-    if (x.rotate) x.size = 70;
+    if (longest * 7.5 > room) Object.assign(x, { rotate: -40, size: 58 });
+  } else {
+    x.values = (_chart, splits, _axis, _space, step) => splits.map((at) => moment(at, step));
+    x.space = 64;
   }
   const y = {
     ...common,
@@ -42,10 +58,9 @@ function axes(element, data) {
   return [x, y];
 }
 
-function series(element, data, spec, place) {
+function series(element, data, spec) {
   const stroke = colour(element, spec.tone);
   const bars = data.kind === "bars";
-  const many = data.series.length;
   const each = {
     label: spec.label,
     stroke,
@@ -53,9 +68,12 @@ function series(element, data, spec, place) {
     fill: bars ? stroke : undefined,
     points: { show: !bars && data.x.length < 2 },
     spanGaps: false,
-    value: (_chart, v) => (v == null ? "–" : exact.format(v) + UNITS[data.unit]),
+    value: (_chart, _v, _i, at) => {
+      const own = at == null ? null : spec.values[at];
+      return own == null ? "–" : exact.format(own) + UNITS[data.unit];
+    },
   };
-  if (bars) each.paths = uPlot.paths.bars({ size: [0.62, 56], align: 0, gap: many > 1 ? 1 : 0 });
+  if (bars) each.paths = uPlot.paths.bars({ size: [0.62, 56], align: 0 });
   return each;
 }
 
@@ -63,21 +81,31 @@ function options(element, data) {
   const labelled = data.labels ? { time: false, range: [-0.6, data.x.length - 0.4] } : { time: true };
   const when = data.labels
     ? (_chart, at) => (at == null ? "–" : data.labels[at])
-    : "{HH}:{mm}";
+    : whole;
   return {
     width: element.clientWidth - 8,
     height: HEIGHT,
     scales: { x: labelled, y: { range: (_c, _low, high) => [0, Math.max(high * 1.12, 1)] } },
     axes: axes(element, data),
     series: [{ label: data.labels ? "" : "Time", value: when }].concat(
-      data.series.map((spec, place) => series(element, data, spec, place)),
+      data.series.map((spec) => series(element, data, spec)),
     ),
     cursor: { drag: { x: !data.labels, y: false } },
     legend: { show: true },
   };
 }
 
-const columns = (data) => [data.x, ...data.series.map((one) => one.values)];
+// What is drawn later covers what was drawn before: each bar holds itself and those after it.
+function stacked(all) {
+  const sums = all.map((one) => [...one.values]);
+  for (let i = sums.length - 2; i >= 0; i--) sums[i] = sums[i].map((v, at) => v + sums[i + 1][at]);
+  return sums;
+}
+
+function columns(data) {
+  const drawn = data.kind === "bars" ? stacked(data.series) : data.series.map((one) => one.values);
+  return [data.x, ...drawn];
+}
 
 function draw(element, data) {
   charts.get(element)?.chart.destroy();
@@ -94,7 +122,8 @@ async function load(element) {
   const data = await answer.json();
   const known = charts.get(element);
   if (known && shape(known.data) === shape(data)) {
-    known.data = data;
+    data.series.forEach((one, i) => Object.assign(known.data.series[i], one));
+    known.data.x = data.x;
     known.chart.setData(columns(data));
   } else {
     draw(element, data);

@@ -38,6 +38,7 @@ def chromium() -> Iterator["Browser"]:
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options, Service(shutil.which("chromedriver")))
+    driver.set_page_load_timeout(20)
     try:
         yield Browser(driver)
     finally:

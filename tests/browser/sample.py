@@ -4,6 +4,7 @@ The same names and return types as admin_app.service.Service, without servers.
 """
 
 import math
+import time
 from collections import Counter
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -28,7 +29,7 @@ from soraka.message import (
 )
 from soraka.ports import Backlog, Totals
 
-NOW = 1_793_000_000_000 // 60_000 * 60_000 + 23_456
+NOW = int(time.time() * 1000)
 MINUTE_MS = 60_000
 Minutes: TypeAlias = list[MinutePoint]
 Flow: TypeAlias = list[FlowPoint]
@@ -63,18 +64,22 @@ def wave(minute: int, height: float, phase: float = 0.0) -> float:
 
 
 def msg_id(n: int) -> str:
-    head = f"{NOW - n * 7_000:012x}"
+    head = f"{NOW - 4_000_000 - n * 7_000:012x}"
     return f"{head[:8]}-{head[8:]}-7{n * 37 % 4096:03x}-8{n * 91 % 4096:03x}-{n * 7919 % 2**48:012x}"
+
+
+_ENDS = {State.SUCCEEDED: 60_041, State.CANCELLED: 22_000, State.DEAD: 3_432_000}
 
 
 def stored(n: int) -> Stored:
     state = (State.PENDING, State.PENDING, State.SUCCEEDED, State.DEAD, State.CANCELLED)[n % 5]
     topic = TOPICS[n % len(TOPICS)]
+    created = NOW - 4_000_000 - n * 7_000
     message = Message(
         msg_id=msg_id(n),
         topic=topic.name,
-        created_at=NOW - n * 7_000,
-        due_at=NOW - n * 7_000 + 900_000,
+        created_at=created,
+        due_at=created + (4_900_000 if state is State.PENDING else 60_000),
         ttr_ms=1500,
         callback=Callback(
             method="POST",
@@ -88,7 +93,7 @@ def stored(n: int) -> Stored:
         owner=parked_owner(topic.name) if topic.paused else WORKERS[n % 4],
         due_at=message.due_at + (DAY_MS if n % 7 == 0 else 0),
         attempt={State.PENDING: n % 3 // 2, State.DEAD: 6}.get(state, 1),
-        finished_at=0 if state is State.PENDING else NOW - n * 3_000,
+        finished_at=0 if state is State.PENDING else created + _ENDS[state],
         reason=REASON if state is State.DEAD else "",
     )
 
@@ -211,9 +216,10 @@ class Sample:
     def _history(self, of: Stored) -> Attempts:
         delays = (1_000, 10_000, 60_000, 300_000, 3_000_000)
         return [
-            Attempt(number=i + 1, started_at=of.message.due_at + i * 61_000, duration_ms=37 + 211 * i,
+            Attempt(number=i + 1, started_at=of.message.due_at + sum(delays[:i]), duration_ms=37 + 211 * i,
                     worker=WORKERS[i % 4], status=502, reason=REASON,
-                    ended="dead" if i == 5 else "retry", next_at=0 if i == 5 else NOW + delays[i])
+                    ended="dead" if i == 5 else "retry", 
+                    next_at=0 if i == 5 else of.message.due_at + sum(delays[: i + 1]))
             for i in range(of.attempt)
         ]  # fmt: skip
 
