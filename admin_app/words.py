@@ -144,8 +144,7 @@ def whereabouts(stored: Stored, now: int) -> str:
         return "being called"
     if stored.due_at <= now:
         return f"overdue by {duration(now - stored.due_at)}"
-    after = f", attempt {stored.attempt + 1}" if stored.attempt else ""
-    return f"in {duration(stored.due_at - now)}{after}"
+    return f"in {duration(stored.due_at - now)}"
 
 
 def owner_words(owner: str) -> str:

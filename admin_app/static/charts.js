@@ -39,7 +39,7 @@ function axes(element, data) {
     grid: { stroke: colour(element, "line"), width: 1 },
     ticks: { show: false },
   };
-  const x = { ...common, grid: { show: false } };
+  const x = { ...common, grid: { show: false }, size: 34 };
   if (data.labels) {
     const room = (element.clientWidth - 80) / data.labels.length;
     const longest = Math.max(...data.labels.map((label) => label.length));
@@ -87,7 +87,7 @@ function options(element, data) {
     height: HEIGHT,
     scales: { x: labelled, y: { range: (_c, _low, high) => [0, Math.max(high * 1.12, 1)] } },
     axes: axes(element, data),
-    series: [{ label: data.labels ? "" : "Time", value: when }].concat(
+    series: [{ label: data.labels ? "At" : "Time", value: when }].concat(
       data.series.map((spec) => series(element, data, spec)),
     ),
     cursor: { drag: { x: !data.labels, y: false } },
