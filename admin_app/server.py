@@ -10,9 +10,11 @@ from admin_app.audit import Audit
 from admin_app.service import Service
 from soraka import logs, process
 from soraka.config import AdminConfig, Config
+from soraka.flusher import Flusher
 from soraka.launch import Background, Late
 from soraka.message import Instance
 from soraka.metrics import Metrics
+from soraka.stats import Tally
 from soraka.wiring import Parts
 
 
@@ -28,6 +30,7 @@ class Admin:
         self._metrics = metrics
         self._late = Late()
         self._service: Service | None = None
+        self._flusher: Flusher | None = None
         self.app: Any = create_app(
             cast(Service, self._late),
             Accounts(Path(config.admin.accounts)),
@@ -41,7 +44,10 @@ class Admin:
     def open(self, parts: Parts) -> None:
         """From now on it serves. The clock of `parts` must be known."""
         self._metrics.show_skew(parts.clock.skew_ms)
-        self._service = Service(parts)
+        tally = Tally()
+        self._flusher = Flusher(parts.store, tally)
+        self._flusher.start()
+        self._service = Service(parts, tally.counter(parts.clock.now_ms))
         self._late.is_(self._service)
 
     def waiting_for(self, port: str) -> None:
@@ -52,17 +58,21 @@ class Admin:
         return [self._late.waits_for] if self._service is None else self._service.down()
 
     def close(self) -> None:
-        """Bulk jobs stop. Safe to repeat."""
+        """Bulk jobs stop, and the last of its statistics is written. Safe to repeat."""
         if self._service is not None:
             self._service.bulk.close()
+        if self._flusher is not None:
+            self._flusher.stop()
 
 
-def start(config: Config, instance: Instance) -> tuple[Any, Callable[[], None], Callable[[], None]]:
+def start(
+    config: Config, instance: Instance, metrics: Metrics
+) -> tuple[Any, Callable[[], None], Callable[[], None]]:
     """In a gunicorn worker: the WSGI application, what to call when the worker is told to end,
     and what to call when it has."""
     logs.configure(config.process)
-    admin = Admin(config, Metrics())
-    coming = Background(config, instance, admin.waiting_for, admin.open)
+    admin = Admin(config, metrics)
+    coming = Background(config, instance, metrics, admin.waiting_for, admin.open)
     return admin.app, lambda: coming.leave(admin.close), coming.close
 
 

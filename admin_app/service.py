@@ -14,13 +14,15 @@ from admin_app.overview import Overview, Overviews
 from admin_app.topics import TopicAdmin
 from soraka import wire
 from soraka.commands import Commands
+from soraka.stats import Counted
 from soraka.wiring import Parts
 
 
 class Service:
-    """Over the adapters of a process, whose clock must be known."""
+    """Over the adapters of a process, whose clock must be known. `counted` is told of commands
+    that held."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, counted: Counted = lambda _topic, _name, _count: None) -> None:
         store, registry, clock = parts.store, parts.registry, parts.clock
         commands = Commands(
             log=parts.log,
@@ -31,6 +33,7 @@ class Service:
             encode=wire.encode,
             new_id=lambda: uuid.uuid4().hex,
             early_ms=parts.config.store.early_ms,
+            counted=counted,
         )
         self.now_ms = clock.now_ms
         self.instances = Instances(

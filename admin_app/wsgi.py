@@ -18,4 +18,4 @@ class AdminServer(HttpServer):
     def start(self) -> Started:
         from admin_app.server import start
 
-        return start(self._config, self._announced)
+        return start(self._config, self._announced, self.metrics())

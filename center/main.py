@@ -4,12 +4,14 @@ import gevent
 from gevent.event import Event
 
 import idl
+from center.backlog import BacklogFigures
 from center.consume import Consume
 from center.heartbeat import Heartbeats
 from center.housekeep import Housekeep
 from center.moves import Moves
 from center.rebalance import Rebalance
 from center.reconcile import Reconcile
+from center.resume import Resume
 from center.rpc import Handler
 from center.vouch import Vouch
 from center.workers import Workers
@@ -20,6 +22,8 @@ from soraka.rpc import RpcServer
 from soraka.wiring import Parts
 
 VOUCH_EVERY_S = 0.2
+RESUME_EVERY_S = 0.05
+BACKLOG_EVERY_S = 5.0
 HOUSEKEEP_EVERY_S = 1.0
 
 
@@ -32,7 +36,9 @@ class Center:
         config = parts.config
         self._parts = parts
         self._config = config.center
-        self._turns = process.Turns("consume", "reconcile", "vouch", "housekeep")
+        self._turns = process.Turns(
+            "consume", "reconcile", "resume", "vouch", "housekeep", "backlog"
+        )
         self._workers = Workers(
             parts.registry,
             rpc_timeout_ms=config.center.rpc_timeout_ms,
@@ -76,6 +82,15 @@ class Center:
             sweep_ms=config.center.sweep_ms,
             turned=lambda: self._turns.turn("reconcile"),
         )
+        self._backlog = BacklogFigures(store=parts.store, clock=parts.clock, metrics=metrics)
+        self._resume = Resume(
+            store=parts.store,
+            registry=parts.registry,
+            workers=self._workers,
+            moves=moves,
+            metrics=metrics,
+            per_second=config.center.resume_per_second,
+        )
         self._housekeep = Housekeep(store=parts.store, registry=parts.registry)
         self._server = RpcServer(
             idl.center.Center,
@@ -103,6 +118,8 @@ class Center:
         self._greenlets = [
             gevent.spawn(self._loop, "consume", self._consume.turn, lambda: None),
             gevent.spawn(self._loop, "vouch", self._vouch.turn, self._wait(VOUCH_EVERY_S)),
+            gevent.spawn(self._loop, "resume", self._resume.turn, self._wait(RESUME_EVERY_S)),
+            gevent.spawn(self._loop, "backlog", self._backlog.turn, self._wait(BACKLOG_EVERY_S)),
             gevent.spawn(self._loop, "reconcile", self._reconcile.turn, self._until_changed),
             gevent.spawn(
                 self._loop, "housekeep", self._housekeep.turn, self._wait(HOUSEKEEP_EVERY_S)
@@ -118,6 +135,7 @@ class Center:
 
     def stop(self) -> None:
         gevent.killall(self._greenlets)
+        self._resume.close()
         self._server.stop(0)
         self._consume.commit()
         self._consumer.close()

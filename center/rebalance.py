@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from center.moves import PAGE, Chosen, Moves
 from center.workers import Workers
 from soraka.errors import InvalidParams
+from soraka.message import parked_topic
 from soraka.ports import DueId, FullStore
 
 LOOKED_AT_ONCE = 1000
@@ -44,7 +45,7 @@ class Rebalance:
         A page that is asked for again moves up to as many again. Raises InvalidParams for what is
         no cursor, StoreUnavailable.
         """
-        state = _decode(cursor) if cursor else _State(sorted(self._store.owners()))
+        state = _decode(cursor) if cursor else _State(self._owners())
         looked_at = moved = 0
         if state.owners:
             owner = state.owners[0]
@@ -56,6 +57,9 @@ class Rebalance:
         if not state.owners and state.spare is None:
             self._weigh(topic, state)
         return looked_at, moved, _encode(state) if state.owners else ""
+
+    def _owners(self) -> list[str]:
+        return sorted(owner for owner in self._store.owners() if parked_topic(owner) is None)
 
     def _do(self, topic: str, state: _State, owner: str, rows: Sequence[DueId]) -> int:
         of_topic = [

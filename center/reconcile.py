@@ -14,7 +14,7 @@ from center.moves import PAGE, Moves
 from center.takeover import FOREVER, Takeover
 from center.workers import Workers
 from soraka.errors import StoreUnavailable
-from soraka.message import NO_OWNER
+from soraka.message import NO_OWNER, parked_topic
 from soraka.metrics import Metrics
 from soraka.ports import Clock, DueId, FullStore, Registry
 
@@ -76,7 +76,8 @@ class Reconcile:
         return self._moves.move(owner, [(self._workers.choose(t), due) for t, due in messages])
 
     def _look(self) -> None:
-        owners = self._store.owners()
+        # those who keep messages of paused topics are nobody's to take over: see `resume`
+        owners = {owner for owner in self._store.owners() if parked_topic(owner) is None}
         leaving = self._leaving(owners)
         for owner in self._takeovers.keys() - leaving.keys():
             self._end(owner)

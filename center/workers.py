@@ -12,7 +12,7 @@ from center.balance import Balancer
 from center.heartbeat import Heartbeats
 from center.pulse import Pulse
 from soraka.errors import PeerUnavailable
-from soraka.message import Instance, Topic
+from soraka.message import Instance, Topic, parked_owner
 from soraka.ports import DueId, Registry
 from soraka.rpc import RpcClient, parse_address
 
@@ -106,15 +106,19 @@ class Workers:
         return self._pulses
 
     def choose(self, name: str, excluded: str = "") -> str:
-        """An address for a message of the topic `name`, not that of `excluded`; or NO_OWNER."""
+        """An address for a message of the topic `name`, not that of `excluded`; or NO_OWNER. While
+        the topic is paused, whoever keeps its messages."""
+        topic = self._registry.topics().get(name)
+        if topic is not None and topic.paused:
+            return parked_owner(name)
         live = self._registry.live("worker")
         if live is not self._seen:
             self._follow(live)
-        return self._balancer.choose(name, self._registry.topics().get(name), excluded)
+        return self._balancer.choose(name, topic, excluded)
 
     def one_for_all(self) -> str | None:
-        """A topic in whose place any other may stand, all having the same workers and balance;
-        None when they have not."""
+        """A topic in whose place any other may stand, all having the same workers and balance and
+        none being paused; None when they have not."""
         topics = self._registry.topics()
         if topics is not self._topics_seen:
             self._topics_seen, self._one_for_all = topics, _one_for_all(topics)
@@ -170,4 +174,5 @@ class Workers:
 
 def _one_for_all(topics: Mapping[str, Topic]) -> str | None:
     kinds = {(topic.workers, topic.balance, topic.weigh_by) for topic in topics.values()}
-    return next(iter(topics)) if len(kinds) == 1 else None
+    paused = any(topic.paused for topic in topics.values())
+    return next(iter(topics)) if len(kinds) == 1 and not paused else None

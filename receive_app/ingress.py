@@ -11,6 +11,7 @@ from soraka.config import ReceiveConfig
 from soraka.errors import SorakaError, Unavailable
 from soraka.message import Command, Message, Stored, Submission, Topic, id_time_ms
 from soraka.ports import Clock, Log, Record, Store, StoreReader
+from soraka.stats import Counted
 
 BATCH_BUDGET_MS = 5_000
 """A batch over many topics begins no further one after this: no wait without end when each
@@ -35,7 +36,9 @@ class Ingress:
         new_id: Callable[[], str],
         limits: ReceiveConfig,
         early_ms: int,
+        counted: Counted = lambda _topic, _name, _count: None,
     ) -> None:
+        self._counted = counted
         self._log = log
         self._reader = reader
         self._topics = topics
@@ -53,12 +56,14 @@ class Ingress:
             encode=encode,
             new_id=new_id,
             early_ms=early_ms,
+            counted=counted,
         )
 
     def submit(self, submission: Submission) -> str:
         """The message id. Raises InvalidParams, TopicNotFound, Unavailable."""
         message = self._message(submission, self._topics)
         self._log.append(message.topic, [self._record(message)])
+        self._counted(message.topic, "accepted", 1)
         return message.msg_id
 
     def submit_batch(self, items: Iterable[Submission | SorakaError]) -> list[str | SorakaError]:
@@ -138,6 +143,7 @@ class Ingress:
             self._log.append(topic, records)
         except SorakaError as exc:
             return exc
+        self._counted(topic, "accepted", len(records))
         return None
 
 

@@ -16,11 +16,13 @@ from soraka.budget import ReadingBudget
 from soraka.config import Config
 from soraka.connections import fitting
 from soraka.errors import Unavailable
+from soraka.flusher import Flusher
 from soraka.launch import Background, Late
 from soraka.message import Instance
 from soraka.metrics import Metrics
 from soraka.ports import Log
 from soraka.rpc import RpcServer
+from soraka.stats import Tally
 from soraka.wiring import Parts
 
 ITEMS_OF_A_MESSAGE = 50
@@ -46,6 +48,7 @@ class Service:
         self._metrics = metrics
         self._late = Late()
         self._parts: Parts | None = None
+        self._flusher: Flusher | None = None
         ingress = cast(Ingress, self._late)
         self.max_connections = fitting(limits.max_connections, 2, "receive.max_connections")
         budget = ReadingBudget(limits.max_reading_bytes)
@@ -79,6 +82,9 @@ class Service:
         """From now on it accepts. The clock of `parts` must be known."""
         self._parts = parts
         self._metrics.show_skew(parts.clock.skew_ms)
+        tally = Tally()
+        self._flusher = Flusher(parts.store, tally)
+        self._flusher.start()
         self._late.is_(
             Ingress(
                 log=parts.log,
@@ -91,8 +97,14 @@ class Service:
                 new_id=Ids(parts.clock.now_ms),
                 limits=parts.config.receive,
                 early_ms=parts.config.store.early_ms,
+                counted=tally.counter(parts.clock.now_ms),
             )
         )
+
+    def close(self) -> None:
+        """Writes the last of its statistics, while the parts are open. Safe to repeat."""
+        if self._flusher is not None:
+            self._flusher.stop()
 
     def waiting_for(self, port: str) -> None:
         self._late.waiting_for(port)
@@ -118,7 +130,7 @@ def log_down(journal: Log) -> list[str]:
 
 
 def start(
-    config: Config, instance: Instance, listener: socket.socket
+    config: Config, instance: Instance, metrics: Metrics, listener: socket.socket
 ) -> tuple[Any, Callable[[], None], Callable[[], None]]:
     """In a gunicorn worker: the WSGI application, what to call when the worker is told to end,
     and what to call when it has.
@@ -127,8 +139,12 @@ def start(
     """
     logs.configure(config.process)
     thrift_socket = gevent_socket(listener.family, listener.type, fileno=listener.detach())
-    service = Service(config, Metrics(), thrift_socket)
+    service = Service(config, metrics, thrift_socket)
     service.thrift.start()
-    coming = Background(config, instance, service.waiting_for, service.open)
+    coming = Background(config, instance, metrics, service.waiting_for, service.open)
     drain_s = config.process.drain_ms / 1000
-    return service.app, lambda: coming.leave(lambda: service.thrift.stop(drain_s)), coming.close
+
+    def drain() -> None:
+        coming.leave(lambda: service.thrift.stop(drain_s))
+
+    return service.app, drain, lambda: coming.close(service.close)

@@ -17,4 +17,4 @@ class ReceiveServer(HttpServer):
     def start(self) -> Started:
         from receive_app.service import start
 
-        return start(self._config, self._announced, self._thrift)
+        return start(self._config, self._announced, self.metrics(), self._thrift)

@@ -28,7 +28,9 @@ from soraka.message import (
     id_time_ms,
 )
 from soraka.ports import Clock, Log, Record, Store, StoreReader, Verdict
+from soraka.stats import Counted
 
+_COUNTED = {CommandKind.CANCEL: "cancelled", CommandKind.ADD_TIME: "postponed"}
 _COMMAND_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -61,7 +63,9 @@ class Commands:
         encode: Callable[[Message | Command], bytes],
         new_id: Callable[[], str],
         early_ms: int,
+        counted: Counted = lambda _topic, _name, _count: None,
     ) -> None:
+        self._counted = counted
         self._log = log
         self._store = store
         self._reader = reader
@@ -108,7 +112,13 @@ class Commands:
         verdicts = self._store.command([commands[index] for index in logged])
         for index, verdict in zip(logged, verdicts, strict=True):
             answers[index] = _refusal(commands[index].kind, verdict)
+            if answers[index] is None:
+                self._count(commands[index])
         return answers
+
+    def _count(self, command: Command) -> None:
+        if name := _COUNTED.get(command.kind):
+            self._counted(command.topic, name, 1)
 
     def _append(self, commands: Sequence[Command], topic: str) -> SorakaError | None:
         try:
@@ -133,6 +143,7 @@ class Commands:
         refusal = _refusal(kind, self._store.command([command])[0])
         if refusal is not None:
             raise refusal
+        self._count(command)
 
     def _refuse_impossible(self, msg_id: str) -> None:
         """Keeps commands that cannot find their message out of the log.

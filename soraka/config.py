@@ -173,6 +173,9 @@ class CenterConfig:
         30_000, "overdue messages of a live worker go to others after this", min=1000
     )
     rpc_timeout_ms: int = _set(1000, "of a call to a worker", min=50, max=60_000)
+    resume_per_second: int = _set(
+        500, "messages of a topic that was paused go out so fast", min=1, max=100_000
+    )
     heartbeat_ms: int = _set(
         1000, "between heartbeats; a worker that misses 3 gets nothing new", min=50, max=60_000
     )

@@ -55,9 +55,9 @@ def run(
     log.info("process.stopped")
 
 
-def come_up_parts(config: Config, waiting_for: Callable[[str], object]) -> Parts:
+def come_up_parts(config: Config, metrics: Metrics, waiting_for: Callable[[str], object]) -> Parts:
     """The parts, and their clock known. Waits for servers; closes what it has when cut off."""
-    parts = process.until_available(lambda: Parts(config), waiting_for)
+    parts = process.until_available(lambda: Parts(config, metrics.store_timer), waiting_for)
     try:
         process.until_available(parts.clock.sync, waiting_for)
     except BaseException:
@@ -88,17 +88,20 @@ class Late:
 
 class Background:
     """Comes up in a greenlet of a gunicorn worker: a server that is away must not keep it from
-    saying so. `open_` gets the parts once they are there; then the instance is announced."""
+    saying so. `open_` gets the parts once they are there; then the instance is announced.
+    `metrics` are those of the process."""
 
     def __init__(
         self,
         config: Config,
         instance: Instance,
+        metrics: Metrics,
         waiting_for: Callable[[str], object],
         open_: Callable[[Parts], object],
     ) -> None:
         self._config = config
         self._instance = instance
+        self._metrics = metrics
         self._waiting_for = waiting_for
         self._open = open_
         self._parts: Parts | None = None
@@ -114,14 +117,16 @@ class Background:
         stop()
         gevent.joinall(leaving, timeout=1)
 
-    def close(self) -> None:
+    def close(self, last: Callable[[], object] = lambda: None) -> None:
+        """Closes the parts, after `last`."""
+        last()
         if self._parts is not None:
             self._parts.close()
         log.info("process.stopped")
 
     def _come_up(self) -> None:
         try:
-            self._parts = parts = come_up_parts(self._config, self._waiting_for)
+            self._parts = parts = come_up_parts(self._config, self._metrics, self._waiting_for)
         except (ConfigError, OSError) as exc:
             print(f"Error: {exc}", file=sys.stderr, flush=True)
             sys.exit(REFUSED)
@@ -136,7 +141,7 @@ def _come_up(
     starting: process.Starting,
     closing: ExitStack,
 ) -> Sequence[process.Role]:
-    parts = come_up_parts(config, starting.waiting_for)
+    parts = come_up_parts(config, metrics, starting.waiting_for)
     closing.callback(parts.close)
     metrics.show_skew(parts.clock.skew_ms)
     roles = process.until_available(lambda: make(parts, metrics), starting.waiting_for)

@@ -184,6 +184,11 @@ def parked_owner(topic: str) -> str:
     return PARKED + topic
 
 
+def parked_topic(owner: str) -> str | None:
+    """The topic whose parked messages are this owner's; None for one who calls."""
+    return owner.removeprefix(PARKED) if owner.startswith(PARKED) else None
+
+
 def id_time_ms(msg_id: str) -> int | None:
     """When a UUIDv7 in its canonical form was made; None when it is none.
 

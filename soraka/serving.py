@@ -4,8 +4,11 @@ The master binds the sockets and forks; everything that talks to a server is mad
 after gunicorn has patched them for gevent.
 """
 
+import shutil
 import socket
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
@@ -13,6 +16,7 @@ from gunicorn.app.base import BaseApplication
 from soraka import logs
 from soraka.config import Config
 from soraka.connections import fitting
+from soraka.metrics import Metrics, forget_process, share
 from soraka.process import TAKEN_PORT_S, listen, new_instance
 
 SPARE_S = 5
@@ -39,11 +43,19 @@ class HttpServer(BaseApplication):  # type: ignore[misc]
         self._drain: Callable[[], None] = _nothing
         self._close: Callable[[], None] = _nothing
         self._draining: Any = None
+        # what the workers count, so that any of them can tell for all
+        self._counted = Path(mkdtemp(prefix="soraka-")) if self._section.processes > 1 else None
         super().__init__()
 
     def start(self) -> Started:
         """Called in each worker, patched by now; `self._announced` is how it announces itself."""
         raise NotImplementedError
+
+    def metrics(self) -> Metrics:
+        """Of this process; to be made in each worker, once."""
+        if self._counted is not None:
+            share(self._counted)
+        return Metrics(self._counted)
 
     def _listen(self, key: str) -> socket.socket:
         port, setting = getattr(self._section, key), f"{self.role}.{key}"
@@ -65,6 +77,8 @@ class HttpServer(BaseApplication):  # type: ignore[misc]
             "control_socket_disable": True,
             "post_worker_init": self._worker_up,
             "worker_exit": self._worker_exit,
+            "child_exit": self._child_exit,
+            "on_exit": self._master_exit,
         }
         for key, value in settings.items():
             self.cfg.set(key, value)
@@ -101,6 +115,14 @@ class HttpServer(BaseApplication):  # type: ignore[misc]
             worker.alive = False  # not told by a signal, it is still True
             self._draining.join(self._drain_s + 1)
         self._close()
+
+    def _child_exit(self, _server: Any, worker: Any) -> None:
+        if self._counted is not None:
+            forget_process(worker.pid, self._counted)
+
+    def _master_exit(self, _server: Any) -> None:
+        if self._counted is not None:
+            shutil.rmtree(self._counted, ignore_errors=True)
 
 
 def _nothing() -> None:

@@ -68,6 +68,7 @@ class Receive:
     def stop(self) -> None:
         self._http.stop(timeout=0)
         self._service.thrift.stop(0)
+        self._service.close()
 
     def turn_ages_ms(self) -> dict[str, int]:
         return {}

@@ -1,7 +1,7 @@
 """The composition root: configuration to adapters. Nothing else constructs one."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import cast
@@ -10,6 +10,7 @@ from soraka.clock import StoreClock
 from soraka.config import Config
 from soraka.errors import ConfigError, Unavailable
 from soraka.ports import FullStore, Log, Registry
+from soraka.timed import Observe, TimedStore
 from soraka.topics import Topics
 
 
@@ -17,16 +18,18 @@ class Parts:
     """The adapters of one process. Made after any fork.
 
     Raises ConfigError for a setting that cannot be right, RegistryUnavailable while ZooKeeper is
-    away; Kafka and Redis are connected to at the first use.
+    away; Kafka and Redis are connected to at the first use. `store_timer`: see TimedStore.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, store_timer: Callable[[str], Observe] | None = None) -> None:
         self.config = config
         with ExitStack() as opened:
             self.log = open_log(config)
             opened.callback(self.log.close)
             self.store = open_store(config)
             opened.callback(self.store.close)
+            if store_timer is not None:
+                self.store = cast(FullStore, TimedStore(self.store, store_timer))
             self.registry = open_registry(config)  # last: it alone may wait for its server
             opened.pop_all()
         self.clock = StoreClock(self.store)

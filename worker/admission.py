@@ -1,4 +1,5 @@
-"""Whether a call may begin: the circuit of its host, and the gates of host and topic."""
+"""Whether a call may begin: the circuit of its host, the rate of its topic, and the gates of host
+and topic."""
 
 import logging
 import time
@@ -8,9 +9,15 @@ from enum import StrEnum
 from worker.breaker import Breakers, Ticket
 from worker.gates import Full, Gates
 from worker.judge import Answer, Failure
+from worker.rates import Rates
 from worker.request import Origin
 
 log = logging.getLogger(__name__)
+
+
+MAX_RELEASES = 10
+"""One that was given back so often is called though the circuit of its host be open: retries and
+dead letters must come to those for a host that is gone, too."""
 
 
 class Why(StrEnum):
@@ -18,6 +25,8 @@ class Why(StrEnum):
 
     HOST = "host"
     TOPIC = "topic"
+    RATE = "rate"
+    PAUSED = "paused"
     CIRCUIT = "circuit"
     LEASE = "lease"
     DRAIN = "drain"
@@ -35,9 +44,10 @@ class Refusal:
 class Admission:
     """Every call goes through here, into a circuit and two gates, and out again."""
 
-    def __init__(self, gates: Gates, breakers: Breakers) -> None:
+    def __init__(self, gates: Gates, breakers: Breakers, rates: Rates) -> None:
         self._gates = gates
         self._breakers = breakers
+        self._rates = rates
 
     @property
     def waiting(self) -> int:
@@ -49,18 +59,27 @@ class Admission:
         return self._breakers.open
 
     def enter(
-        self, host: Origin, topic: str, *, ttr_ms: int, wait_s: float, forced: bool
+        self, host: Origin, topic: str, *, ttr_ms: int, wait_s: float, releases: int
     ) -> Ticket | Refusal:
-        """A ticket, after up to `wait_s`; then `leave` must follow. No open circuit stops a call
-        that is `forced`; the gates do."""
+        """A ticket, after up to `wait_s`; then `leave` must follow. `releases`: how often it was
+        sent away before. After MAX_RELEASES no open circuit stops it; the gates do."""
+        forced = releases >= MAX_RELEASES
         if self._breakers.open and not forced:
             delay_ms = self._breakers.wait_ms(host, _now_ms())
             if delay_ms:
                 return _circuit_open(host, delay_ms)
+        # before the gates, where those over the rate would take the room of others
+        if delay_ms := self._rates.refused_ms(topic, _now_ms(), came_back=releases > 0):
+            return _over_rate(delay_ms)
         if full := self._gates.enter(host, topic, wait_s):
             return self._full(host, topic, full)
         now = _now_ms()
+        # and after them, for it may have waited there
+        if delay_ms := self._rates.refused_ms(topic, now, came_back=True):
+            self._gates.leave(host, topic)
+            return _over_rate(delay_ms)
         if ticket := self._breakers.begin(host, now, ttr_ms, forced=forced):
+            self._rates.take(topic, now)
             return ticket
         self._gates.leave(host, topic)  # opened while this one waited
         return _circuit_open(host, self._breakers.wait_ms(host, now))
@@ -91,6 +110,10 @@ class Admission:
                 return Refusal(Why.TOPIC, delay_ms, "too many calls of this topic")
             case Full.CLOSED:
                 return Refusal(Why.DRAIN, delay_ms, "the worker is leaving")
+
+
+def _over_rate(delay_ms: int) -> Refusal:
+    return Refusal(Why.RATE, delay_ms, "too many calls of this topic per second")
 
 
 def _circuit_open(host: Origin, delay_ms: int) -> Refusal:

@@ -3,13 +3,14 @@
 import logging
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from soraka import wire
 from soraka.errors import DecodeError, InvalidParams
 from soraka.message import Message
 from soraka.ports import Claim, Clock, Ended, Outcome
 from worker.admission import Admission, Refusal, Why
-from worker.judge import Answer, Failure, Ruling, judge
+from worker.judge import Answer, Failure, judge
 from worker.request import Request, build
 from worker.settle import Settling
 
@@ -19,33 +20,52 @@ Call = Callable[[Request, float], Answer | Failure]
 """With its deadline on the monotonic clock."""
 OnFire = Callable[[str, int], None]
 """Topic, lateness in ms: a request is about to leave."""
-OnDone = Callable[[str, Ended, int, str], None]
-"""Topic, how it ended, duration of the call in ms (0 when none was made), reason."""
+
+
+class Done(NamedTuple):
+    """An attempt that ended. Of the call, when one was made: when it left by the store's clock,
+    how long it took and its HTTP status. `late_ms` counts from the due time to its start, `flow_ms`
+    to its end."""
+
+    topic: str
+    ended: Ended
+    reason: str
+    started_at: int = 0
+    duration_ms: int = 0
+    status: int = 0
+    late_ms: int = 0
+    flow_ms: int = 0
+
+
+OnDone = Callable[[Done], None]
 OnRelease = Callable[[Why], None]
 
 GATE_SHARE = 0.9
 """Of what a lease leaves beyond the call, the part that may be spent at the gate."""
-MAX_RELEASES = 10
-"""One that was given back so often is called though the circuit of its host be open: retries and
-dead letters must come to those for a host that is gone, too."""
+_PAUSED = Refusal(Why.PAUSED, 0, "the topic is paused")
 
 
 class Calls:
-    """Turns claims into outcomes, a greenlet each."""
+    """Turns claims into outcomes, a greenlet each. `worker` is where the calls come from.
+    `is_paused` is asked of a topic before each; it must not block."""
 
     def __init__(
         self,
         *,
+        worker: str,
         clock: Clock,
         call: Call,
         admission: Admission,
+        is_paused: Callable[[str], bool],
         on_fire: OnFire,
         on_done: OnDone,
         on_release: OnRelease,
     ) -> None:
+        self._worker = worker
         self._clock = clock
         self._call = call
         self._admission = admission
+        self._is_paused = is_paused
         self._on_fire = on_fire
         self._on_done = on_done
         self._on_release = on_release
@@ -55,44 +75,50 @@ class Calls:
         try:
             message = wire.decode_message(claim.body)
         except DecodeError as exc:
-            return self._done(msg_id, "", claim, Ruling(Ended.DEAD, reason=str(exc)), 0)
+            return self._done(msg_id, claim, Done("", Ended.DEAD, str(exc)), 0)
         return self._with(message, claim)
 
     def _with(self, message: Message, claim: Claim) -> Settling:
-        started = time.monotonic()
+        if self._is_paused(message.topic):
+            return self._released(message, claim, _PAUSED)
         try:
             request = build(message, attempt=claim.tries, due_at=claim.due_at)
         except InvalidParams as exc:
-            return self._ended(message, claim, Failure(str(exc), final=True), started)
+            now = self._clock.now_ms()
+            return self._ended(message, claim, Failure(str(exc), final=True), now, 0)
         ticket = self._admission.enter(
             request.origin,
             message.topic,
             ttr_ms=request.ttr_ms,
             wait_s=self._spare_ms(request, claim) * GATE_SHARE / 1000,
-            forced=claim.attempt - claim.tries >= MAX_RELEASES,
+            releases=claim.attempt - claim.tries,
         )
         if isinstance(ticket, Refusal):
             return self._released(message, claim, ticket)
-        started = time.monotonic()
-        result = None
+        began, started_at = time.monotonic(), self._clock.now_ms()
+        result: Answer | Failure | Refusal | None = None
         try:
             result = self._within_lease(message, request, claim)
         finally:
-            self._admission.leave(ticket, message.topic, result)
-        if result is None:
-            short = Refusal(Why.LEASE, 0, "too little of the lease was left")
-            return self._released(message, claim, short)
-        return self._ended(message, claim, result, started)
+            made = None if isinstance(result, Refusal) else result
+            self._admission.leave(ticket, message.topic, made)
+        if isinstance(result, Refusal):
+            return self._released(message, claim, result)
+        duration_ms = int((time.monotonic() - began) * 1000)
+        return self._ended(message, claim, result, started_at, duration_ms)
 
     def _within_lease(
         self, message: Message, request: Request, claim: Claim
-    ) -> Answer | Failure | None:
-        """None when the call might outlast the lease: someone else could be calling by then."""
+    ) -> Answer | Failure | Refusal:
+        """A refusal when the call might outlast the lease, since someone else could be calling by
+        then, or when the topic was paused while it waited."""
         # before the look at the lease: should this process be stopped between the two, or any
         # time after, then the call's deadline lies within the lease all the same
         deadline = time.monotonic() + request.ttr_ms / 1000
         if self._spare_ms(request, claim) < 0:
-            return None
+            return Refusal(Why.LEASE, 0, "too little of the lease was left")
+        if self._is_paused(message.topic):
+            return _PAUSED
         self._on_fire(message.topic, self._clock.now_ms() - claim.due_at)
         return self._call(request, deadline)
 
@@ -101,23 +127,43 @@ class Calls:
 
     def _released(self, message: Message, claim: Claim, refusal: Refusal) -> Settling:
         self._on_release(refusal.why)
-        ruling = Ruling(Ended.RELEASED, refusal.delay_ms, refusal.reason)
-        return self._done(message.msg_id, message.topic, claim, ruling, 0)
+        done = Done(message.topic, Ended.RELEASED, refusal.reason)
+        settling = self._done(message.msg_id, claim, done, refusal.delay_ms)
+        return settling._replace(park=True) if refusal.why is Why.PAUSED else settling
 
     def _ended(
-        self, message: Message, claim: Claim, result: Answer | Failure, started: float
+        self,
+        message: Message,
+        claim: Claim,
+        result: Answer | Failure,
+        started_at: int,
+        duration_ms: int,
     ) -> Settling:
-        duration_ms = int((time.monotonic() - started) * 1000)
-        ruling = judge(
-            result,
-            attempt=claim.tries,
-            retry_ms=message.retry_ms,
-            now_ms=self._clock.now_ms(),
+        now = self._clock.now_ms()
+        ruling = judge(result, attempt=claim.tries, retry_ms=message.retry_ms, now_ms=now)
+        done = Done(
+            message.topic,
+            ruling.ended,
+            ruling.reason,
+            started_at,
+            duration_ms,
+            result.status if isinstance(result, Answer) else 0,
+            late_ms=max(0, started_at - claim.due_at),
+            flow_ms=max(0, now - claim.due_at),
         )
-        return self._done(message.msg_id, message.topic, claim, ruling, duration_ms)
+        return self._done(message.msg_id, claim, done, ruling.delay_ms)
 
-    def _done(
-        self, msg_id: str, topic: str, claim: Claim, ruling: Ruling, duration_ms: int
-    ) -> Settling:
-        self._on_done(topic, ruling.ended, duration_ms, ruling.reason)
-        return Settling(Outcome(msg_id, claim.attempt, *ruling), topic)
+    def _done(self, msg_id: str, claim: Claim, done: Done, delay_ms: int) -> Settling:
+        self._on_done(done)
+        outcome = Outcome(
+            msg_id,
+            claim.attempt,
+            done.ended,
+            delay_ms,
+            done.reason,
+            done.started_at,
+            done.duration_ms,
+            self._worker,
+            done.status,
+        )
+        return Settling(outcome, done.topic)

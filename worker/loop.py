@@ -25,6 +25,8 @@ from worker.calls import Call, Calls, OnDone, OnFire, OnRelease
 from worker.gates import Gates
 from worker.offers import HandBack, Offers
 from worker.pager import Pager
+from worker.parking import Parking
+from worker.rates import Rates
 from worker.settle import BackOff, Settler, Settling
 from worker.timer import Timer
 
@@ -44,7 +46,8 @@ def _ignore(*_: object) -> None:
 
 class Loop:
     """Makes the callbacks of `owner` (ip:port). `clock` counts as the store does, which has so many
-    `shards`."""
+    `shards`. What is asked about topics must not block: `topic_limit` and `topic_rate` (calls at
+    once and begun per second, here; 0 for no limit) and `is_paused`."""
 
     def __init__(
         self,
@@ -57,6 +60,8 @@ class Loop:
         shards: int = 1,
         hand_back: HandBack | None = None,
         topic_limit: Callable[[str], int] = lambda _topic: 0,
+        topic_rate: Callable[[str], float] = lambda _topic: 0.0,
+        is_paused: Callable[[str], bool] = lambda _topic: False,
         on_fire: OnFire = _ignore,
         on_done: OnDone = _ignore,
         on_release: OnRelease = _ignore,
@@ -73,17 +78,21 @@ class Loop:
         self._admission = Admission(
             Gates(config.max_callbacks, config.max_per_host, topic_limit, self._slot_freed),
             Breakers(config.breaker_failures, config.breaker_open_ms),
+            Rates(topic_rate),
         )
         self._calls = Calls(
+            worker=owner,
             clock=clock,
             call=call,
             admission=self._admission,
+            is_paused=is_paused,
             on_fire=on_fire,
             on_done=on_done,
             on_release=on_release,
         )
         self._turns = Turns("pager", "timer", "settler")
         self._settler = Settler(store, self._settled, lambda: self._turns.turn("settler"), shards)
+        self._parking = Parking(store, owner, config.max_held, shards)
         self._pager = Pager(
             owner=owner,
             store=store,
@@ -109,7 +118,13 @@ class Loop:
     def start(self) -> None:
         """Begins, in the background. Once only."""
         settler = self._settler
-        for body in (self._pager.run, self._keep_time, settler.run, settler.run_apart):
+        for body in (
+            self._pager.run,
+            self._keep_time,
+            settler.run,
+            settler.run_apart,
+            self._parking.run,
+        ):
             self._greenlets.spawn(body)
 
     def deliver(self, messages: Sequence[tuple[str, int]]) -> int:
@@ -176,10 +191,13 @@ class Loop:
         """Keeps what falls due by `until`, and wakes the timer for it; how many were new."""
         new = 0
         for msg_id, due_at in messages:
-            if due_at <= until and msg_id not in self._busy and msg_id not in self._unanswered:
+            if due_at <= until and not self._is_elsewhere(msg_id):
                 new += self._timer.push(msg_id, due_at)
         self._nudge()
         return new
+
+    def _is_elsewhere(self, msg_id: str) -> bool:
+        return msg_id in self._busy or msg_id in self._unanswered or msg_id in self._parking
 
     def _horizon(self) -> int:
         return self._clock.now_ms() + self._config.horizon_ms
@@ -336,8 +354,13 @@ class Loop:
         self._busy.difference_update(settling.outcome.msg_id for settling in batch)
         now = self._clock.now_ms()
         retries: list[tuple[str, DueId]] = []
-        for (outcome, topic), current in zip(batch, answers, strict=True):
+        to_park: list[Settling] = []
+        for settling, current in zip(batch, answers, strict=True):
+            outcome, topic, park = settling
             if not current or outcome.ended in (Ended.SUCCEEDED, Ended.DEAD):
+                continue
+            if park:
+                to_park.append(settling)
                 continue
             due_at = now + outcome.delay_ms
             self._hold([(outcome.msg_id, due_at)], now + self._config.horizon_ms)
@@ -345,3 +368,5 @@ class Loop:
                 retries.append((topic, DueId(due_at, outcome.msg_id)))
         self._slot_freed()
         self._offers.put(retries)
+        if to_park:
+            self._parking.put(to_park)

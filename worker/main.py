@@ -12,17 +12,21 @@ import idl
 from soraka import launch, process
 from soraka.config import Config
 from soraka.errors import RegistryUnavailable
+from soraka.flusher import Flusher
 from soraka.metrics import Metrics
 from soraka.ports import Ended
 from soraka.rpc import RpcServer
+from soraka.stats import Tally
 from soraka.wiring import Parts
 from worker.admission import Why
 from worker.callback import Caller
+from worker.calls import Done
 from worker.centers import Centers
 from worker.failing import Failing
 from worker.leave import handed_over
 from worker.loop import Loop
 from worker.rpc import Handler
+from worker.topics import TopicRules
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +64,11 @@ class Worker:
             parts.registry, self.instance.address, rpc_timeout_ms=config.rpc_timeout_ms
         )
         self._failing = Failing()
+        self._ended = {ended: metrics.callbacks.labels(ended.value) for ended in Ended}
+        self._tally = Tally(self.instance.address)
+        self._flusher = Flusher(parts.store, self._tally)
         self._teller: gevent.Greenlet[..., None] | None = None
+        rules = TopicRules(parts.registry, self.instance.address)
         self._loop = Loop(
             owner=self.instance.address,
             store=parts.store,
@@ -69,7 +77,9 @@ class Worker:
             config=config,
             shards=parts.config.store.shards,
             hand_back=self._centers.hand_back,
-            topic_limit=self._topic_limit,
+            topic_limit=rules.limit,
+            topic_rate=rules.rate,
+            is_paused=rules.is_paused,
             on_fire=self._fired,
             on_done=self._done,
             on_release=self._released,
@@ -86,6 +96,7 @@ class Worker:
         self._loop.start()
         self._server.start()
         self._teller = gevent.spawn(self._tell_forever)
+        self._flusher.start()
         process.announce(self._parts.registry, self.instance)
 
     def drain(self, limit_s: float) -> bool:
@@ -100,11 +111,13 @@ class Worker:
         finished = self._loop.drain(max(0.0, deadline - time.monotonic()))
         self._parts.registry.unregister(self.instance)
         self._server.stop(1)
+        self._flusher.stop()
         return over and finished
 
     def stop(self) -> None:
         self._loop.stop()
         self._server.stop(0)
+        self._flusher.stop()
         self._centers.close()
         self._caller.close()
         if self._teller is not None:
@@ -124,18 +137,24 @@ class Worker:
         except RegistryUnavailable as exc:  # then it is missed when it has gone
             log.warning("drain.not_announced", extra={"reason": str(exc)})
 
-    def _topic_limit(self, name: str) -> int:
-        topic = self._parts.registry.topics().get(name)
-        return topic.max_concurrent_dispatches if topic else 0
-
     def _fired(self, _topic: str, lateness_ms: int) -> None:
         self._metrics.lateness.observe(lateness_ms / 1000)
 
-    def _done(self, topic: str, ended: Ended, duration_ms: int, reason: str) -> None:
-        self._failing.add(topic, ended, reason)
-        self._metrics.callbacks.labels(ended.value).inc()
-        if ended is not Ended.RELEASED:  # no call was made
-            self._metrics.callback_seconds.observe(duration_ms / 1000)
+    def _done(self, done: Done) -> None:
+        self._failing.add(done.topic, done.ended, done.reason)
+        self._ended[done.ended].inc()
+        if done.ended is Ended.RELEASED:  # no call was made
+            return
+        self._metrics.callback_seconds.observe(done.duration_ms / 1000)
+        self._metrics.flow_seconds.observe(done.flow_ms / 1000)
+        self._tally.called(
+            done.topic,
+            self._parts.clock.now_ms(),
+            done.ended,
+            late_ms=done.late_ms,
+            callback_ms=done.duration_ms,
+            flow_ms=done.flow_ms,
+        )
 
     def _released(self, why: Why) -> None:
         self._metrics.released.labels(why.value).inc()

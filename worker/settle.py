@@ -21,10 +21,11 @@ LINGER_S = 0.005
 
 
 class Settling(NamedTuple):
-    """An attempt that ended and is to be settled."""
+    """An attempt that ended and is to be settled. `park`: then the message is to be parked."""
 
     outcome: Outcome
     topic: str
+    park: bool = False
 
 
 class BackOff:

@@ -16,10 +16,10 @@ from typing import Any
 from gevent.fileobject import FileObject
 
 from soraka.config import WorkerConfig
-from soraka.ports import Ended
 from tests.contract.store_kit import redis_store
 from worker import callback
 from worker.callback import Caller
+from worker.calls import Done
 from worker.dns import Resolver
 from worker.loop import Loop
 
@@ -52,8 +52,8 @@ def stop_then(what: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def main(url: str, owner: str, point: str, then: str) -> None:
-    def told(_topic: str, ended: Ended, _ms: int, reason: str) -> None:
-        print(json.dumps([ended.value, reason]), flush=True)
+    def told(done: Done) -> None:
+        print(json.dumps([done.ended.value, done.reason]), flush=True)
         if then == "stop_again":  # before it can settle, or claim anew
             os.kill(os.getpid(), signal.SIGSTOP)
 

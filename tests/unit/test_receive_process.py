@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -35,6 +35,10 @@ def free_port() -> int:
 
 
 class Receive:
+    program = PROGRAM
+    settings: Mapping[str, object] = {}
+    environ: Mapping[str, str] = {}
+
     def __init__(self, folder: Path) -> None:
         self.http, self.thrift = ("127.0.0.1", free_port()), ("127.0.0.1", free_port())
         settings = {
@@ -44,13 +48,14 @@ class Receive:
             "RECEIVE_PORT": self.http[1],
             "RECEIVE_THRIFT_PORT": self.thrift[1],
             "PROCESS_DRAIN_MS": DRAIN_S * 1000,
+            **self.settings,
         }
         environ = {f"SORAKA_{key}": str(value) for key, value in settings.items()}
         self.journal = folder / "log.db-wal"
         self._log = (folder / "receive.log").open("w+")
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM],
-            env={**os.environ, **environ},
+            [sys.executable, "-c", self.program],
+            env={**os.environ, **environ, **self.environ},
             stdout=self._log,
             stderr=self._log,
             start_new_session=True,

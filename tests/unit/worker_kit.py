@@ -101,7 +101,15 @@ class Rig:
     def loop(self, *, start: bool = True, store: Any = None, **options: Any) -> Loop:
         extra = {
             name: options.pop(name)
-            for name in ("hand_back", "owner", "call", "topic_limit", "shards")
+            for name in (
+                "hand_back",
+                "owner",
+                "call",
+                "topic_limit",
+                "topic_rate",
+                "is_paused",
+                "shards",
+            )
             if name in options
         }
         config = WorkerConfig(**{"page_ms": 100, "horizon_ms": 1000, **options})
@@ -111,7 +119,7 @@ class Rig:
             clock=self.real,
             config=config,
             on_fire=lambda *args: self.fired.append(args),
-            on_done=lambda *args: self.done.append(args),
+            on_done=lambda d: self.done.append((d.topic, d.ended, d.duration_ms, d.reason)),
             on_release=self.released.append,
         )
         self.loops.append(made)
