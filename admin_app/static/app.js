@@ -54,25 +54,32 @@ document.addEventListener("visibilitychange", tick);
 
 // ---------------------------------------------------------------- questions
 
-function ask(form) {
-  byId("ask-title").textContent = form.dataset.ask;
-  byId("ask-text").textContent = form.dataset.askText;
-  byId("ask-yes").textContent = form.dataset.askLabel;
+function whom(form) {
+  if (form.elements.scope?.value === "all") return "all messages that match";
+  const count = ticked().length;
+  return count === 1 ? "1 message" : `${count} messages`;
+}
+
+function ask(form, button) {
+  byId("ask-title").textContent = button.dataset.ask.replace("{}", () => whom(form));
+  byId("ask-text").textContent = button.dataset.askText;
+  byId("ask-yes").textContent = button.dataset.askLabel;
   const dialog = byId("ask");
   dialog.onclose = () => {
     if (dialog.returnValue !== "yes") return;
     form.elements.confirmed.value = "yes";
-    form.requestSubmit();
+    form.requestSubmit(button);
+    form.elements.confirmed.value = "";
   };
   dialog.returnValue = "";
   dialog.showModal();
 }
 
 document.addEventListener("submit", (event) => {
-  const form = event.target;
-  if (!form.dataset.ask || form.elements.confirmed.value) return;
+  const { target: form, submitter } = event;
+  if (!submitter?.dataset.ask || form.elements.confirmed.value) return;
   event.preventDefault();
-  ask(form);
+  ask(form, submitter);
 });
 
 // ---------------------------------------------------------------- ticked rows

@@ -2,11 +2,13 @@
 
 import base64
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
+import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
@@ -27,6 +29,14 @@ WIDE, NARROW = 1280, 390
 
 def installed() -> bool:
     return all(shutil.which(name) for name in ("chromium", "chromedriver"))
+
+
+def absent(what: str) -> NoReturn:
+    """Skips the test, or fails it in CI."""
+    told = f"{what} not installed: run dev/stack install"
+    if os.environ.get("CI"):
+        pytest.fail(told)
+    pytest.skip(told)
 
 
 @contextmanager

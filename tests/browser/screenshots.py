@@ -1,19 +1,15 @@
 """`dev/screenshots`: a picture of each page over the sample."""
 
-from gevent import monkey
+import sys
+import tempfile
+from pathlib import Path
 
-monkey.patch_all()
+from gevent.pywsgi import WSGIServer
 
-import sys  # noqa: E402
-import tempfile  # noqa: E402
-from pathlib import Path  # noqa: E402
-
-from gevent.pywsgi import WSGIServer  # noqa: E402
-
-from tests.acceptance.sink import wait_until  # noqa: E402
-from tests.browser.chromium import NARROW, WIDE, Browser, chromium  # noqa: E402
-from tests.browser.sample import LONG, msg_id  # noqa: E402
-from tests.browser.sample_app import sample_app  # noqa: E402
+from tests.acceptance.sink import wait_until
+from tests.browser.chromium import NARROW, WIDE, Browser, chromium
+from tests.browser.sample import LONG, msg_id
+from tests.browser.sample_app import sample_app
 
 PAGES = {
     "overview": "/",
