@@ -12,7 +12,7 @@ def add_instances(pages: Blueprint, service: Service) -> None:
     @pages.get("/instances")
     def instances() -> str:
         wanted = request.args.get("service", "all")
-        views = service.instances.list(wanted)
+        views = service.instances.all(wanted)
         return render_template(
             "instances.html",
             here="instances",

@@ -43,9 +43,9 @@ def add_message(pages: Blueprint, service: Service) -> None:
         return then(_page(msg_id), f"Postponed by {words.duration(add_ms)}.", change)
 
     changes: dict[str, Callable[[str], None]] = {
-        "cancel": service.messages.cancel,
-        "fire_now": service.messages.fire_now,
-        "redrive": service.messages.redrive,
+        "cancel": lambda msg_id: service.messages.cancel(msg_id),
+        "fire_now": lambda msg_id: service.messages.fire_now(msg_id),
+        "redrive": lambda msg_id: service.messages.redrive(msg_id),
     }
     for name, change in changes.items():
         _add_change(pages, name, change)

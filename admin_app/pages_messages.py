@@ -12,7 +12,7 @@ from admin_app.messages import FOREVER, Filter
 from admin_app.page_kit import Answer, Reader, asks, tell_refused, to
 from admin_app.service import Service
 from soraka.errors import InvalidParams, SorakaError
-from soraka.message import State
+from soraka.message import State, Stored
 
 PER_PAGE = 50
 FILTER = ("topic", "state", "since", "until", "prefix")
@@ -47,7 +47,8 @@ def add_messages(pages: Blueprint, service: Service, user: Callable[[], Account]
 def _list(service: Service, here: str, given: Mapping[str, str]) -> Answer:
     reader = Reader(given)
     chosen = read_filter(reader)
-    found, cursor = [], ""
+    found: list[Stored] = []
+    cursor = ""
     if not reader.errors:
         try:
             found, cursor = service.messages.search(chosen, given.get("cursor", ""), PER_PAGE)
@@ -60,7 +61,7 @@ def _list(service: Service, here: str, given: Mapping[str, str]) -> Answer:
         form={name: given.get(name, "") for name in FILTER},
         errors=reader.errors,
         filtered=any(given.get(name) for name in FILTER if (here, name) != ("dead", "state")),
-        topics=[view.topic.name for view in service.topics.list()],
+        topics=[view.topic.name for view in service.topics.all()],
         newest=_link(here, given) if given.get("cursor") else None,
         older=_link(here, given, cursor) if cursor else None,
         back=request.full_path,

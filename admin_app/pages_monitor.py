@@ -22,7 +22,7 @@ def add_monitor(pages: Blueprint, service: Service) -> None:
             topic=topic,
             minutes=minutes,
             ranges=RANGES,
-            topics=[view.topic.name for view in service.topics.list()],
+            topics=[view.topic.name for view in service.topics.all()],
             flow=[point for point in flow if point.called][-120:],
             called=sum(point.called for point in flow),
             lateness=service.monitor.lateness(since, until, topic),

@@ -29,7 +29,7 @@ def add_topics(pages: Blueprint, service: Service) -> None:
     @pages.get("/topics")
     def topics() -> str:
         prefix, start = request.args.get("prefix", ""), max(0, _start(request.args))
-        found = [view for view in service.topics.list() if view.topic.name.startswith(prefix)]
+        found = [view for view in service.topics.all() if view.topic.name.startswith(prefix)]
         page = found[start : start + PER_PAGE]
         return render_template(
             "topics.html",

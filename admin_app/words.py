@@ -28,7 +28,8 @@ def duration(ms: float | None) -> str:
     """
     if ms is None:
         return NOTHING
-    left, parts = round(ms), []
+    left = round(ms)
+    parts: list[str] = []
     for unit, size in _UNITS:
         if left >= size and (unit != "ms" or not parts):
             parts.append(f"{left // size} {unit}")

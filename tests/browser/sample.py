@@ -7,7 +7,7 @@ import math
 import time
 from collections import Counter
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any
 
 from admin_app.bulk import Job
 from admin_app.instances import InstanceView, Load
@@ -31,12 +31,6 @@ from soraka.ports import Backlog, Totals
 
 NOW = int(time.time() * 1000)
 MINUTE_MS = 60_000
-Minutes: TypeAlias = list[MinutePoint]
-Flow: TypeAlias = list[FlowPoint]
-Days: TypeAlias = list[WorkerDays]
-Jobs: TypeAlias = list[Job]
-Attempts: TypeAlias = list[Attempt]
-Views: TypeAlias = list[InstanceView]
 LONG = "warehouse.returns.parcel-that-came-back-unopened.remind-customer.second-notice.eu-central"
 WORKERS = ("10.20.0.11:30002", "10.20.0.12:30002", "10.20.0.13:30002", "10.20.0.14:30012")
 TOPICS = (
@@ -122,7 +116,7 @@ class Sample:
             backlog=Backlog(37 * n, NOW - 4_210 if n else None, 1_204 * n),
         )  # fmt: skip
 
-    def list(self, service: str | None = None) -> Any:
+    def all(self, service: str | None = None) -> Any:
         """Topics; instances when asked with a service."""
         if service is not None:
             return [v for v in self._instances() if service in ("all", v.instance.service)]
@@ -138,7 +132,7 @@ class Sample:
         """A topic, or a job."""
         if name == "job":
             return self.jobs()[0]
-        for view in self.list():
+        for view in self.all():
             if view.topic.name == name:
                 return view
         raise TopicNotFound(f"topic {name!r} does not exist")
@@ -165,11 +159,11 @@ class Sample:
 
     fire_now = redrive = cancel
 
-    def minutes(self, since: int, until: int, topic: str = "") -> Minutes:
+    def minutes(self, since: int, until: int, topic: str = "") -> list[MinutePoint]:
         share = 0 if self.empty else 0.2 if topic else 1
         return [MinutePoint(m, self._counts(m, share)) for m in _minutes(since, until)]
 
-    def flow(self, since: int, until: int, topic: str = "") -> Flow:
+    def flow(self, since: int, until: int, topic: str = "") -> list[FlowPoint]:
         return [
             FlowPoint(m, 0, None, None)
             if self.empty
@@ -184,7 +178,7 @@ class Sample:
             return Lateness(tuple((end, 0) for end in ends), None, None)
         return Lateness(tuple(zip(ends, counts, strict=True)), 10, 50)
 
-    def worker_days(self) -> Days:
+    def worker_days(self) -> list[WorkerDays]:
         today = NOW // DAY_MS * DAY_MS
         days = [today - back * DAY_MS for back in reversed(range(7))]
         return [
@@ -197,7 +191,7 @@ class Sample:
             return {}
         return {parked_owner("courier.pickup-window"): 1_204, "10.20.0.19:30002": 12}
 
-    def jobs(self) -> Jobs:
+    def jobs(self) -> list[Job]:
         if self.empty:
             return []
         job = Job(id="job", action="redrive", started_by="ada", chosen="topics orders.close-unpaid",
@@ -213,7 +207,7 @@ class Sample:
                   "cancelled": wave(minute, 2_600 * share, 1)}  # fmt: skip
         return {name: round(counts.get(name, 0)) for name in COUNTS}
 
-    def _history(self, of: Stored) -> Attempts:
+    def _history(self, of: Stored) -> list[Attempt]:
         delays = (1_000, 10_000, 60_000, 300_000, 3_000_000)
         return [
             Attempt(number=i + 1, started_at=of.message.due_at + sum(delays[:i]), duration_ms=37 + 211 * i,
@@ -223,7 +217,7 @@ class Sample:
             for i in range(of.attempt)
         ]  # fmt: skip
 
-    def _instances(self) -> Views:
+    def _instances(self) -> list[InstanceView]:
         def made(service: str, address: str, **more: Any) -> Instance:
             return Instance(service=service, address=address, incarnation="i", version="0.1.0",
                             started_at=NOW - 3 * DAY_MS, **more)  # fmt: skip
