@@ -85,7 +85,9 @@ def asks(question: str, name: Callable[..., str]) -> Callable[[View], View]:
 
 def ask(question: str, name: str) -> str:
     g.pop("who", None)  # nothing is done yet, so there is nothing for the audit
-    kept = [(k, v) for k, v in request.form.items(multi=True) if k not in ("csrf_token", "confirmed")]
+    kept = [
+        (k, v) for k, v in request.form.items(multi=True) if k not in ("csrf_token", "confirmed")
+    ]
     return render_template(
         "ask.html", question=QUESTIONS[question], name=name, kept=kept, here=None
     )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from flask import Blueprint, flash, render_template, request, url_for
 
-from admin_app.access import OPERATOR, ROLES, VIEWER, operator_only
+from admin_app.access import ROLES, VIEWER, operator_only
 from admin_app.accounts import Account, Accounts
 from admin_app.audit import MAX_LISTED, Audit
 from admin_app.page_kit import Answer, Reader, asks, refused, then, to

@@ -36,7 +36,9 @@ def add_charts(pages: Blueprint, service: Service) -> None:
     def counts_chart() -> Json:
         """The minute that runs is left out: its count would look like a fall."""
         groups = grouped(service.monitor.minutes(*asked())[:-1])
-        lines = [line(name, tone, [_rate(g, name) for g in groups]) for name, tone in COUNTS.items()]
+        lines = [
+            line(name, tone, [_rate(g, name) for g in groups]) for name, tone in COUNTS.items()
+        ]
         return over_time(groups, "", lines)
 
     @pages.get("/charts/flow.json")
@@ -55,9 +57,7 @@ def add_charts(pages: Blueprint, service: Service) -> None:
 
     @pages.get("/charts/workers.json")
     def workers_chart() -> Json:
-        workers = sorted(
-            service.monitor.worker_days(), key=lambda w: -sum(n for _, n in w.days)
-        )
+        workers = sorted(service.monitor.worker_days(), key=lambda w: -sum(n for _, n in w.days))
         if not workers:
             return bars([], [])
         labels = [f"{datetime.fromtimestamp(d // 1000, UTC):%d %b}" for d, _ in workers[0].days]
@@ -66,7 +66,10 @@ def add_charts(pages: Blueprint, service: Service) -> None:
         if rest:
             added = [sum(column) for column in zip(*(n for _, n in rest), strict=True)]
             shown[MAX_WORKERS - 1 :] = [
-                (f"{len(rest) + 1} others", [a + b for a, b in zip(added, shown[-1][1], strict=True)])
+                (
+                    f"{len(rest) + 1} others",
+                    [a + b for a, b in zip(added, shown[-1][1], strict=True)],
+                )
             ]
         return bars(labels, [line(name, TONES[i], n) for i, (name, n) in enumerate(shown)])
 

@@ -41,7 +41,9 @@ def add_messages(pages: Blueprint, service: Service, user: Callable[[], Account]
         if action is None:
             flash("Not done. Choose what to do with the messages.", "error")
             return to(_back(form))
-        return asks(f"bulk_{action}", lambda: _whom(form))(lambda: _start(service, user().name, action, form))()
+        return asks(f"bulk_{action}", lambda: _whom(form))(
+            lambda: _start(service, user().name, action, form)
+        )()
 
 
 def _list(service: Service, here: str, given: Mapping[str, str]) -> Answer:

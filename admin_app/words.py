@@ -77,7 +77,7 @@ def _at(ms: int) -> datetime:
 
 
 def read_duration(field: str, text: str) -> int:
-    """Milliseconds of "90", "5s", "1.5" is none. Without a unit: ms. Raises InvalidParams."""
+    """Milliseconds of such as "500ms", "10s", "5m"; without a unit: ms. Raises InvalidParams."""
     got = _DURATION.fullmatch(text)
     if got is None:
         raise InvalidParams(field, "must be a number and a unit, such as 500ms, 10s, 5m, 2h or 3d")
@@ -168,7 +168,11 @@ def tone(state: str) -> str:
 
 def refusal(error: str) -> str:
     """Why a message was left as it is, by the name of the error."""
-    known = {"TooLate": "Too late", "MessageNotFound": "Not found", "TopicNotFound": "No such topic"}
+    known = {
+        "TooLate": "Too late",
+        "MessageNotFound": "Not found",
+        "TopicNotFound": "No such topic",
+    }
     return known.get(error, error)
 
 

@@ -54,7 +54,12 @@ def unpack(package: Package, folder: Path) -> Path:
         raise MissingError("npm is not installed: run dev/stack install")
     command = [npm, "pack", "--silent", f"{package.name}@{package.version}"]
     done = subprocess.run(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        command,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
     if done.returncode != 0:
         raise MissingError(f"npm could not fetch {package.name}:\n{done.stdout}")

@@ -69,7 +69,8 @@ class Browser:
             mobile=width < 600,
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self._cdp("Emulation.setEmulatedMedia", features=[scheme])
+        still = {"name": "prefers-reduced-motion", "value": "reduce"}
+        self._cdp("Emulation.setEmulatedMedia", features=[scheme, still])
 
     def zone(self, name: str) -> None:
         self._cdp("Emulation.setTimezoneOverride", timezoneId=name)

@@ -59,7 +59,9 @@ def wave(minute: int, height: float, phase: float = 0.0) -> float:
 
 def msg_id(n: int) -> str:
     head = f"{NOW - 4_000_000 - n * 7_000:012x}"
-    return f"{head[:8]}-{head[8:]}-7{n * 37 % 4096:03x}-8{n * 91 % 4096:03x}-{n * 7919 % 2**48:012x}"
+    return (
+        f"{head[:8]}-{head[8:]}-7{n * 37 % 4096:03x}-8{n * 91 % 4096:03x}-{n * 7919 % 2**48:012x}"
+    )
 
 
 _ENDS = {State.SUCCEEDED: 60_041, State.CANCELLED: 22_000, State.DEAD: 3_432_000}
@@ -182,7 +184,9 @@ class Sample:
         today = NOW // DAY_MS * DAY_MS
         days = [today - back * DAY_MS for back in reversed(range(7))]
         return [
-            WorkerDays(w, tuple((d, int(wave(d + i * 9_000_000, 1_400_000 + i * 90_000))) for d in days))
+            WorkerDays(
+                w, tuple((d, int(wave(d + i * 9_000_000, 1_400_000 + i * 90_000))) for d in days)
+            )
             for i, w in enumerate([] if self.empty else WORKERS)
         ]
 
