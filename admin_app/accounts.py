@@ -222,7 +222,7 @@ class Accounts:
                 self._content = _Content(secret_key=secrets.token_hex(32))
             yield self._change
         finally:
-            fcntl.flock(folder, fcntl.LOCK_UN)  # gevent's close may come only later
+            fcntl.flock(folder, fcntl.LOCK_UN)  # gevent's close comes later
             os.close(folder)
 
     def _change(self, **changes: Any) -> None:

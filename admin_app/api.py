@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from flask import Blueprint, Response, g, request
 from flask_login import current_user
+from flask_wtf.csrf import generate_csrf
 from marshmallow import Schema
 
 from admin_app import schemas, shown
@@ -282,7 +283,8 @@ class Api:
 
     def _me(self, _: Got) -> dict[str, Any]:
         user = current_user
-        return {"name": user.name, "role": user.role, "by_token": user.by_token}
+        me = {"name": user.name, "role": user.role, "by_token": user.by_token}
+        return me if user.by_token else {**me, "csrf_token": generate_csrf()}
 
     def _account_list(self, _: Got) -> list[dict[str, Any]]:
         return [shown.account(account) for account in self._accounts.all()]

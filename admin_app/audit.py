@@ -41,10 +41,9 @@ class Audit:
         }
         log.info("audit", extra={"audit": entry})
         line = json.dumps(entry, ensure_ascii=True).encode() + b"\n"
-        try:
-            gevent.get_hub().threadpool.apply(_append, (str(self._path), line))
-        except OSError as exc:
-            log.error("audit.not_kept", extra={"path": str(self._path), "reason": str(exc)})
+        error = gevent.get_hub().threadpool.apply(_append, (str(self._path), line))
+        if error is not None:
+            log.error("audit.not_kept", extra={"path": str(self._path), "reason": str(error)})
 
     def latest(self, limit: int) -> list[dict[str, Any]]:
         """The latest first, as far as the end of the file goes back. Raises OSError."""
@@ -62,13 +61,20 @@ class Audit:
         return found[: min(limit, MAX_LISTED)]
 
 
-def _append(path: str, line: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+def _append(path: str, line: bytes) -> OSError | None:
+    """The error as a value: gevent would print it."""
     try:
-        os.write(descriptor, line)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        # not os.close, which is gevent's, and of no use on another thread
+        with open(path, "ab", buffering=0, opener=_for_its_owner) as file:
+            file.write(line)
+            os.fsync(file.fileno())
+    except OSError as exc:
+        return exc
+    return None
+
+
+def _for_its_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _decoded(line: bytes) -> dict[str, Any] | None:

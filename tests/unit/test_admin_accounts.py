@@ -1,0 +1,216 @@
+"""The file of accounts, and `soraka admin` over it."""
+
+import json
+import stat
+from pathlib import Path
+
+import gevent
+import pytest
+from click.testing import CliRunner
+from werkzeug.security import check_password_hash
+
+from admin_app.accounts import Accounts
+from admin_app.audit import Audit
+from soraka.cli import main
+from soraka.errors import ConfigError, Conflict, InvalidParams
+
+PASSWORD = "a long password"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "new" / "admin.json"
+
+
+@pytest.fixture
+def accounts(path: Path) -> Accounts:
+    made = Accounts(path)
+    made.set_password("olga", PASSWORD, "operator")
+    return made
+
+
+def test_the_first_start_makes_one_operator_once(path: Path) -> None:
+    password = Accounts(path).first_start()
+    assert password is not None
+    again = Accounts(path)
+    assert again.first_start() is None
+    (admin,) = again.all()
+    assert (admin.name, admin.role) == ("admin", "operator")
+    assert check_password_hash(admin.password_hash, password)
+    assert password not in path.read_text()
+
+
+def test_the_file_is_for_its_owner_alone_and_replaced_as_a_whole(
+    accounts: Accounts, path: Path
+) -> None:
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    before = path.stat().st_ino
+    accounts.set_password("vera", PASSWORD, "viewer")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert path.stat().st_ino != before
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_processes_see_what_others_change(accounts: Accounts, path: Path) -> None:
+    other = Accounts(path)
+    other.set_password("vera", PASSWORD, "viewer")
+    assert [account.name for account in accounts.all()] == ["olga", "vera"]
+    token = accounts.add_token("t", "viewer", "olga")
+    found = other.by_token(token)
+    assert found is not None
+    assert (found.name, found.created_by) == ("t", "olga")
+    accounts.end_session("s", 1 << 48)
+    accounts.end_session("past", 1)
+    accounts.end_session("t", 1 << 48)
+    assert (other.has_ended("s"), other.has_ended("t"), other.has_ended("past")) == (
+        True,
+        True,
+        False,
+    )
+    assert other.secret_key == accounts.secret_key
+
+
+def test_changes_at_once_lose_nothing(accounts: Accounts, path: Path) -> None:
+    def add(name: str) -> None:
+        Accounts(path).add_token(name, "viewer", "olga")
+
+    gevent.joinall([gevent.spawn(add, f"t{n}") for n in range(20)], raise_error=True)
+    assert len(accounts.tokens()) == 20
+
+
+def test_the_last_operator_stays(accounts: Accounts) -> None:
+    accounts.set_password("vera", PASSWORD, "viewer")
+    for change in (
+        lambda: accounts.set_role("olga", "viewer"),
+        lambda: accounts.set_password("olga", PASSWORD, "viewer"),
+        lambda: accounts.remove("olga"),
+    ):
+        with pytest.raises(Conflict, match="last operator"):
+            change()
+    accounts.set_role("vera", "operator")
+    accounts.remove("olga")
+    assert [account.name for account in accounts.all()] == ["vera"]
+
+
+def test_a_new_password_is_a_new_epoch(accounts: Accounts) -> None:
+    before = accounts.get("olga")
+    accounts.set_password("olga", PASSWORD)
+    after = accounts.get("olga")
+    assert before is not None
+    assert after is not None
+    assert before.epoch != after.epoch
+    assert (after.role, after.created_at) == ("operator", before.created_at)
+
+
+@pytest.mark.parametrize(
+    ("name", "password", "role", "field"),
+    [
+        ("", PASSWORD, "viewer", "name"),
+        ("a:b", PASSWORD, "viewer", "name"),
+        ("a\nb", PASSWORD, "viewer", "name"),
+        ("new", "short", "viewer", "password"),
+        ("new", "x" * 257, "viewer", "password"),
+        ("new", PASSWORD, "god", "role"),
+        ("new", PASSWORD, None, "role"),
+    ],
+)
+def test_what_is_wrong_is_refused_by_name(
+    accounts: Accounts, name: str, password: str, role: str | None, field: str
+) -> None:
+    with pytest.raises(InvalidParams) as caught:
+        accounts.set_password(name, password, role)
+    assert caught.value.field == field
+    assert len(accounts.all()) == 1
+
+
+def test_what_is_not_there_cannot_be_changed(accounts: Accounts) -> None:
+    for change in (
+        lambda: accounts.set_role("nobody", "viewer"),
+        lambda: accounts.remove("nobody"),
+        lambda: accounts.revoke_token("nothing"),
+    ):
+        with pytest.raises(InvalidParams, match="there is no"):
+            change()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"secret_key": "x", "accounts": 1}'])
+def test_a_file_that_cannot_be_understood_stops_the_start(path: Path, content: str) -> None:
+    path.parent.mkdir()
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=r"admin\.accounts = .*admin\.json"):
+        Accounts(path)
+    assert path.read_text() == content
+
+
+def test_one_that_is_damaged_later_counts_as_it_was(
+    accounts: Accounts, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path.write_text("{")
+    assert [account.name for account in accounts.all()] == ["olga"]
+    assert "accounts.unreadable" in caplog.messages
+    with pytest.raises(ConfigError):
+        accounts.set_role("olga", "operator")  # nothing is written over it
+    assert path.read_text() == "{"
+
+
+# ------------------------------------------------------------------------------- audit
+
+
+def test_the_audit_lists_the_latest_first_and_skips_what_was_cut_off(tmp_path: Path) -> None:
+    audit = Audit(tmp_path / "audit.jsonl")
+    assert audit.latest(5) == []
+    for n in range(3):
+        audit.add(who="olga", action="a", source="::1", outcome=n, details={"x": "y" * 500})
+    with (tmp_path / "audit.jsonl").open("a") as file:
+        file.write('{"at": 1, "wh\n')
+    assert [entry["outcome"] for entry in audit.latest(2)] == [2, 1]
+    assert len(audit.latest(1)[0]["details"]["x"]) < 250
+    assert stat.S_IMODE((tmp_path / "audit.jsonl").stat().st_mode) == 0o600
+    lines = (tmp_path / "audit.jsonl").read_text().splitlines()
+    assert json.loads(lines[0])["who"] == "olga"
+
+
+# ------------------------------------------------------------------------ soraka admin
+
+
+def run(*arguments: str, password: str = "") -> str:
+    done = CliRunner().invoke(main, ["admin", *arguments], input=password)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_the_command_sets_passwords_and_makes_tokens(tmp_path: Path) -> None:
+    folder = f"--data-dir={tmp_path}"
+    said = run("set-password", "olga", folder, "--role=operator", password=f"{PASSWORD}\n")
+    assert said == "password of olga is set\n"
+    generated = run("set-password", "vera", folder, "--role", "viewer", "--generate")
+    assert generated.startswith("password of vera: ")
+    token = run("add-token", "deploy", folder, "--role=operator").strip()
+    accounts = Accounts(tmp_path / "admin.json")
+    olga, vera = accounts.all()
+    assert check_password_hash(olga.password_hash, PASSWORD)
+    assert check_password_hash(vera.password_hash, generated.split()[-1])
+    assert accounts.by_token(token) is not None
+    listed = run("list", folder).split("\n")
+    assert [line.split() for line in listed if line] == [
+        ["account", "operator", "olga"],
+        ["account", "viewer", "vera"],
+        ["token", "operator", "deploy"],
+    ]
+
+
+def test_the_command_finds_the_file_in_the_config_before_or_after(tmp_path: Path) -> None:
+    config = tmp_path / "soraka.toml"
+    config.write_text(f'[admin]\naccounts = "{tmp_path / "a.json"}"\n')
+    run("--config", str(config), "set-password", "olga", "--role=operator", "--generate")
+    assert "olga" in run("list", "--config", str(config))
+
+
+def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
+    done = CliRunner().invoke(
+        main, ["admin", "set-password", "x", f"--data-dir={tmp_path}"], input="short\n"
+    )
+    assert done.exit_code == 1
+    assert "Error: password: must be from 10 to 256 characters long" in done.output
+    refused = CliRunner().invoke(main, ["admin"])
+    assert "registry.adapter = 'local'" in refused.output
