@@ -16,6 +16,8 @@ from soraka.ports import STATS_MS, Backlog, Ended, Outcome, Query, Sample
 from soraka.wire import decode_message
 
 REASON_CHARS = 200
+LOADED_AT_ONCE = 1000
+"""Records, for one page; some are past their retention."""
 COUNTED_AT_ONCE = 20_000
 """Index entries: some ms of the thread."""
 _DUE = (
@@ -50,7 +52,7 @@ class SqliteArchive(SqliteWork):
             ids = rows.listed(query.topics, query.states, span)
             found: list[Row] = []
             last = ""
-            for last in islice(ids, 4 * limit):
+            for last in islice(ids, LOADED_AT_ONCE):
                 row = rows.load(last)  # None past its retention
                 if row is not None:
                     found.append(row)

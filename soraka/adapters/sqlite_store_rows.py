@@ -45,8 +45,8 @@ CREATE TABLE IF NOT EXISTS tally (
 INSERT INTO tally SELECT topic, state, count(*) FROM message
     WHERE NOT EXISTS (SELECT 1 FROM tally) GROUP BY topic, state;
 CREATE TABLE IF NOT EXISTS attempt (
-    entry INTEGER PRIMARY KEY,
     msg_id TEXT NOT NULL,
+    lease INTEGER NOT NULL,
     number INTEGER NOT NULL,
     started_at INTEGER NOT NULL,
     duration_ms INTEGER NOT NULL,
@@ -54,9 +54,9 @@ CREATE TABLE IF NOT EXISTS attempt (
     ended TEXT NOT NULL,
     status INTEGER NOT NULL,
     reason TEXT NOT NULL,
-    next_at INTEGER NOT NULL
-);
-CREATE INDEX IF NOT EXISTS attempt_message ON attempt (msg_id, entry);
+    next_at INTEGER NOT NULL,
+    PRIMARY KEY (msg_id, lease)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS retention (topic TEXT PRIMARY KEY, ms INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS sample (
     series TEXT NOT NULL,
@@ -114,11 +114,11 @@ _LISTED = (
 )
 _HISTORY = (
     "SELECT number, started_at, duration_ms, worker, ended, status, reason, next_at FROM attempt"
-    " WHERE msg_id = ? ORDER BY entry DESC LIMIT ?"
+    " WHERE msg_id = ? ORDER BY lease DESC LIMIT ?"
 )
 _FORGET_OLDEST = (
-    "DELETE FROM attempt WHERE entry IN (SELECT entry FROM attempt WHERE msg_id = ?"
-    " ORDER BY entry DESC LIMIT -1 OFFSET ?)"
+    "DELETE FROM attempt WHERE msg_id = ?1 AND lease <= (SELECT lease FROM attempt"
+    " WHERE msg_id = ?1 ORDER BY lease DESC LIMIT 1 OFFSET ?2)"
 )
 _PURGE = (
     "DELETE FROM message WHERE rowid IN (SELECT rowid FROM message INDEXED BY message_expires"
@@ -200,10 +200,10 @@ class Rows:
     def add_attempt(self, row: store_rules.Row, attempt: Attempt) -> None:
         a = attempt
         self._connection.execute(
-            "INSERT INTO attempt (msg_id, number, started_at, duration_ms, worker, ended, status,"
-            " reason, next_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 row.msg_id,
+                row.attempt,
                 a.number,
                 a.started_at,
                 a.duration_ms,

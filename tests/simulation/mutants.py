@@ -107,26 +107,50 @@ MUTATIONS = (
     ),
     Mutation(
         "no command while a lease runs",
-        ("apply", "if r.lease > now then", "if false then"),
+        ("apply", "r.state ~= PENDING or r.lease > now", "r.state ~= PENDING"),
         (
             "rules",
-            "if row.lease_until > now:\n            return _remember",
-            "if False:\n            return _remember",
+            "row.state is not State.PENDING or row.lease_until > now",
+            "row.state is not State.PENDING",
         ),
     ),
     Mutation(
         "no command on a finished message",
-        ("apply", "if r.state ~= PENDING then return 'too_late' end", ""),
+        ("apply", "r.state ~= PENDING or r.lease > now", "r.lease > now"),
         (
             "rules",
-            "if row.state is not State.PENDING:\n            return Verdict",
-            "if False:\n            return Verdict",
+            "row.state is not State.PENDING or row.lease_until > now",
+            "row.lease_until > now",
         ),
     ),
     Mutation(
         "added time ends a lease that ran out",
         ("apply", "  r.lease = 0\n", ""),
-        ("rules", "added time.\n            row.lease_until = 0", "added time.\n            pass"),
+        (
+            "rules",
+            "added time.\n                row.lease_until = 0",
+            "added time.\n                pass",
+        ),
+    ),
+    Mutation(
+        "fired now, it is due",
+        ("apply", "r.due, r.lease = math.min(r.due, now), 0", "r.lease = 0"),
+        ("rules", "row.due_at, row.lease_until = min(row.due_at, now), 0", "row.lease_until = 0"),
+    ),
+    Mutation(
+        "only the dead are redriven",
+        ("apply", "return r.state ~= DEAD", "return r.state == PENDING"),
+        ("rules", "return row.state is not State.DEAD", "return row.state is State.PENDING"),
+    ),
+    Mutation(
+        "redriven, it has all its retries",
+        ("apply", "r.state, r.due, r.tries, r.finished = PENDING, now, 0, 0", "r.state = PENDING"),
+        ("rules", "State.PENDING, now, 0\n", "State.PENDING, now, row.tries\n"),
+    ),
+    Mutation(
+        "redriven, its attempts go on",
+        ("apply", "r.state, r.due, r.tries", "r.attempt = 0 r.state, r.due, r.tries"),
+        ("rules", "State.PENDING, now, 0\n", "State.PENDING, now, 0; row.attempt = 0\n"),
     ),
 )
 

@@ -19,7 +19,7 @@ from tests.simulation.world import World
 START = 1_800_000_000_000
 SEEDS = 15
 MUTANT_SEEDS = 20
-TABLES = ("message", "owner", "counter", "position", "early")
+TABLES = ("message", "owner", "counter", "position", "early", "tally", "attempt")
 
 Restore = Callable[[], None]
 Opened = tuple[FullStore, Callable[[], Restore]]

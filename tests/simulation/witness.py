@@ -15,7 +15,9 @@ class BrokenPromise(AssertionError):
 class Life:
     """What is known of one message. Moments in virtual ms.
 
-    `base` is the due time before added times: as submitted, or by the last retry.
+    `base` is the due time before added times: as submitted, or by the last retry. `fired_at` is
+    when someone first asked to fire it now. `redrives` are those that may have happened, `revived`
+    those that did.
     """
 
     message: Message
@@ -30,6 +32,9 @@ class Life:
     busy_until: int = 0
     calls: int = 0
     finished: Ended | None = None
+    fired_at: int = 1 << 60
+    redrives: int = 0
+    revived: int = 0
 
 
 class Witness:
@@ -40,17 +45,23 @@ class Witness:
         self.fires = 0
         self._seen: dict[str, set[Verdict]] = defaultdict(set)
         self.released = 0
+        self.died = 0
 
     def accepted(self, message: Message) -> None:
         self.lives[message.msg_id] = Life(message, message.due_at)
 
-    def issued(self, command: Command) -> None:
+    def issued(self, command: Command, now: int) -> None:
         """Before anyone but the caller knows of the command."""
         life = self.lives[command.msg_id]
-        if command.kind is CommandKind.CANCEL:
-            life.cancel_issued = True
-        else:
-            life.issued_ms += command.add_ms
+        match command.kind:
+            case CommandKind.CANCEL:
+                life.cancel_issued = True
+            case CommandKind.ADD_TIME:
+                life.issued_ms += command.add_ms
+            case CommandKind.FIRE_NOW:
+                life.fired_at = min(life.fired_at, now)
+            case CommandKind.REDRIVE:
+                life.redrives += 1
 
     def answered(self, command: Command, verdict: Verdict, now: int, *, fresh: bool) -> None:
         """`fresh`: the log cannot have brought the command to the store before."""
@@ -61,24 +72,40 @@ class Witness:
         _must(not seen >= {Verdict.APPLIED, Verdict.TOO_LATE}, f"{command}: two answers")
         life = self.lives[command.msg_id]
         if verdict is Verdict.TOO_LATE:
+            life.redrives -= first and command.kind is CommandKind.REDRIVE
             return
         if command.kind is CommandKind.CANCEL:
             life.cancelled = True
-        elif first and fresh:
+        elif first and fresh and command.kind is CommandKind.ADD_TIME:
             life.confirmed_ms += command.add_ms
             life.added_at = now
+
+    def fired(self, msg_id: str, due_at: int, now: int) -> None:
+        """`due_at` just after a fire now was applied for the first time."""
+        _must(due_at <= now, f"{msg_id}: fired now, and due in {due_at - now} ms")
 
     def claimed(self, msg_id: str, claim: Claim, now: int) -> None:
         life = self.lives[msg_id]
         self.fires += 1
         _must(claim.attempt not in life.fired, f"{msg_id}: {claim.attempt} given twice")
         life.fired[claim.attempt] = now
+        if life.finished is Ended.DEAD:
+            self._revived(msg_id, claim)
         _must(claim.due_at <= life.base + life.issued_ms, f"{msg_id}: a command applied twice")
+
+    def _revived(self, msg_id: str, claim: Claim) -> None:
+        life = self.lives[msg_id]
+        life.revived += 1
+        _must(life.revived <= life.redrives, f"{msg_id}: came back from the dead")
+        _must(claim.tries == 1, f"{msg_id}: redriven, and at its attempt {claim.tries}")
+        life.finished, life.base, life.confirmed_ms = None, 0, 0
+        life.issued_ms += claim.due_at
 
     def called(self, msg_id: str, now: int, ends_at: int) -> None:
         """A request leaves."""
         life = self.lives[msg_id]
-        _must(now >= life.base + life.confirmed_ms, f"{msg_id}: called before it was due")
+        due_at = min(life.base + life.confirmed_ms, life.fired_at)
+        _must(now >= due_at, f"{msg_id}: called before it was due")
         _must(now >= life.busy_until, f"{msg_id}: two calls at once")
         _must(not life.cancelled, f"{msg_id}: called after a confirmed cancel")
         _must(life.finished is None, f"{msg_id}: called after it had finished")
@@ -99,6 +126,7 @@ class Witness:
             life.base, life.confirmed_ms = retry_at, 0
         else:
             life.finished = ended
+            self.died += ended is Ended.DEAD
 
     def ended(self, states: dict[str, State]) -> Counter[State]:
         """`states` at the end; returns how many of each."""
@@ -107,7 +135,8 @@ class Witness:
             _must(state is not State.PENDING, f"{msg_id} never ended")
             if state is State.CANCELLED:
                 _must(life.cancel_issued, f"{msg_id} was never cancelled")
-                _must(life.finished is None, f"{msg_id}: cancelled and {life.finished}")
+                redriven = life.finished is Ended.DEAD and life.redrives > life.revived
+                _must(life.finished is None or redriven, f"{msg_id}: cancelled and {life.finished}")
             else:
                 _must(life.calls > 0, f"{msg_id} was never called")
                 _must(life.finished == state.value, f"{msg_id}: {life.finished}, not {state}")

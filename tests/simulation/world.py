@@ -9,13 +9,14 @@ read the log twice, stop in the middle of a reassignment, and go on with old lis
 import heapq
 import random
 from binascii import crc32
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from soraka.errors import Gap
 from soraka.message import Command, CommandKind, Message, State
-from soraka.ports import Claim, ClaimKind, Ended, FullStore, Move, Outcome
-from tests.contract.store_kit import TTR, TurnedClock, entry, message, uuid7
+from soraka.ports import Claim, ClaimKind, Ended, FullStore, Move, Outcome, Verdict
+from tests.contract.store_kit import TOPIC, TTR, TurnedClock, entry, message, uuid7
 from tests.simulation.witness import BrokenPromise, Witness
 
 PARTITIONS = ("t:0", "t:1")
@@ -103,11 +104,13 @@ class World:
         ends = self.witness.ended(states)
         totals = self.store.totals()
         counted = (totals.succeeded, totals.cancelled, totals.dead, totals.scheduled)
-        seen = (ends[State.SUCCEEDED], ends[State.CANCELLED], ends[State.DEAD], len(ids))
+        seen = (ends[State.SUCCEEDED], ends[State.CANCELLED], self.witness.died, len(ids))
         if counted != seen or totals.pending:
             raise BrokenPromise(f"counted {totals}, seen {ends}")
         if totals.attempts != self.witness.fires - self.witness.released:
             raise BrokenPromise(f"{totals.attempts} attempts, seen {self.witness.fires}")
+        if ends != +Counter(self.store.counts().get(TOPIC, {})):
+            raise BrokenPromise(f"listed {self.store.counts()}, seen {ends}")
         for owner in ["-", *(w.name for w in self.workers)]:
             if self.store.due(owner, FAR, 1):
                 raise BrokenPromise(f"the index of {owner} is not empty")
@@ -158,15 +161,30 @@ class World:
         yield from self._send(self._new_command(m))
 
     def _new_command(self, m: Message) -> Command:
-        kind = self.chance.choice(list(CommandKind))
+        kinds = [CommandKind.CANCEL, CommandKind.ADD_TIME]
+        if self.elapsed > QUIET_MS:  # until then nothing is to fall due
+            kinds += [CommandKind.FIRE_NOW]
+        kind = self.chance.choice(kinds)
         adds = self.chance.choice([200, 1_000, 5_000]) if kind is CommandKind.ADD_TIME else 0
+        return self._command(m, kind, adds)
+
+    def _command(self, m: Message, kind: CommandKind, add_ms: int = 0) -> Command:
         name = f"{self.chance.getrandbits(40):x}"
-        return Command(command_id=name, msg_id=m.msg_id, topic=m.topic, kind=kind, add_ms=adds)
+        return Command(command_id=name, msg_id=m.msg_id, topic=m.topic, kind=kind, add_ms=add_ms)
+
+    def _redriver(self, m: Message) -> Actor:
+        """Someone who redrives a dead letter; at times in vain, for another did, or just before."""
+        self._submitting += 1
+        yield self.chance.choice([0, 5, 500, 3_000])
+        if self.chance.random() < 0.3:
+            yield from self._send(self._new_command(m))
+        yield from self._send(self._command(m, CommandKind.REDRIVE))
+        self._submitting -= 1
 
     def _send(self, command: Command) -> Actor:
         """Appends to the log, then applies; all of it again when the client repeats it."""
-        self.witness.issued(command)
-        for _ in range(self.chance.choice([1, 1, 2])):
+        self.witness.issued(command, self.clock.now)
+        for repeats in range(self.chance.choice([1, 1, 2])):
             partition, position = self._append(command)
             if self.elapsed > QUIET_MS:
                 yield self.chance.choice([0, 0, 300])
@@ -175,6 +193,10 @@ class World:
             fresh = max(self.store.positions(partition)) < position
             (verdict,) = self.store.command([command])
             self.witness.answered(command, verdict, self.clock.now, fresh=fresh)
+            if fresh and (verdict, command.kind) == (Verdict.APPLIED, CommandKind.FIRE_NOW):
+                (stored,) = self.store.get([command.msg_id])
+                if stored is not None and repeats == 0:
+                    self.witness.fired(command.msg_id, stored.due_at, self.clock.now)
             yield self.chance.choice([0, 500, 4_000])
 
     # ----------------------------------------------------------------- center
@@ -287,7 +309,7 @@ class World:
     def _judge(self, msg_id: str, claim: Claim) -> Outcome:
         if self.chance.random() < 0.6:
             return Outcome(msg_id, claim.attempt, Ended.SUCCEEDED)
-        if claim.tries >= 4:
+        if claim.tries >= 4 or self.chance.random() < 0.2:
             return Outcome(msg_id, claim.attempt, Ended.DEAD, 0, "given up")
         delay = self.chance.choice([0, 500, 3_000])
         return Outcome(msg_id, claim.attempt, Ended.RETRY, delay, "HTTP 500")
@@ -297,3 +319,7 @@ class World:
         if taken:
             retry_at = self.clock.now + outcome.delay_ms
             self.witness.settled(outcome.msg_id, outcome.attempt, outcome.ended, retry_at)
+            if outcome.ended is Ended.DEAD and self.chance.random() < 0.7:
+                m = self.witness.lives[outcome.msg_id].message
+                for _ in range(self.chance.choice([1, 2])):
+                    self.start(self._redriver(m))

@@ -110,11 +110,9 @@ def test_a_topic_is_called_at_its_rate_and_another_at_once(rig: Rig, server: Sin
     ids = rig.put(server.url, count=120)
     other = rig.put(server.url, topic="other", count=120)
     rig.all_end(other, State.SUCCEEDED)
-    others_s = time.monotonic() - began
+    assert State.PENDING in {rig.stored(msg_id).state for msg_id in ids}
     rig.all_end(ids, State.SUCCEEDED)
-    took_s = time.monotonic() - began
-    assert took_s >= (120 - 11) / 50
-    assert others_s < took_s / 2
+    assert time.monotonic() - began >= (120 - 11) / 50
     assert {rig.stored(msg_id).attempt for msg_id in ids} == {1}
     assert set(rig.released) == {Why.RATE}
     # each is sent away once, or little more: nothing spins

@@ -65,7 +65,8 @@ local function apply(r, command, now, retention)
   local known = remembered(r, id)
   if known then return known end
   if is_too_late(r, kind, now) then
-    remember(r, id, 'too_late') -- also when it is finished: it may be redriven
+    -- Also when it is finished: it may be redriven.
+    remember(r, id, 'too_late')
     save_whole(r, {'KEEPTTL'})
     return 'too_late'
   end
