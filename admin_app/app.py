@@ -65,7 +65,9 @@ def create_app(
     api = Api(service, accounts, audit, auth)
     app.register_blueprint(make_login(auth))
     app.register_blueprint(api.blueprint())
-    app.register_blueprint(make_pages(service, accounts, audit, lambda: current_user))
+    app.register_blueprint(
+        make_pages(service, accounts, audit, lambda: current_user, auth.change_own_password)
+    )
     _add_operations(app, api, config, ready, metrics, healthy)
     app.after_request(_add_headers)
     app.register_error_handler(SorakaError, _refused)

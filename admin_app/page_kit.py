@@ -27,7 +27,8 @@ QUESTIONS = {
     ),
     "fire_now": Question("Fire {} now?", "Its callback is made at once.", "Fire now"),
     "redrive": Question(
-        "Redrive {}?", "It becomes pending again and is called at once, with all its retries.",
+        "Redrive {}?",
+        "It becomes pending again and is called at once, with all its retries.",
         "Redrive",
     ),
     "bulk_cancel": Question(
@@ -40,19 +41,23 @@ QUESTIONS = {
         "Fire {} now?", "Their callbacks are made as fast as the limits allow.", "Fire them now"
     ),
     "bulk_redrive": Question(
-        "Redrive {}?", "They become pending again and are called at once, with all their retries.",
+        "Redrive {}?",
+        "They become pending again and are called at once, with all their retries.",
         "Redrive them",
     ),
     "pause": Question(
-        "Pause {}?", "None of its messages is called until it is resumed. Nothing is lost.",
+        "Pause {}?",
+        "None of its messages is called until it is resumed. Nothing is lost.",
         "Pause topic",
     ),
     "delete": Question(
-        "Delete {}?", "Its settings are forgotten. Refused while messages are pending.",
+        "Delete {}?",
+        "Its settings are forgotten. Refused while messages are pending.",
         "Delete topic",
     ),
     "drain": Question(
-        "Drain {}?", "Its messages go to other workers, its calls under way end, then it stops.",
+        "Drain {}?",
+        "Its messages go to other workers, its calls under way end, then it stops.",
         "Drain worker",
     ),
     "stop_job": Question(
@@ -64,7 +69,7 @@ QUESTIONS = {
     "remove_account": Question(
         "Remove {}?", "It can log in no more, and its sessions end.", "Remove account"
     ),
-}  # fmt: skip
+}
 
 
 def asks(question: str, name: Callable[..., str]) -> Callable[[View], View]:

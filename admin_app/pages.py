@@ -13,7 +13,7 @@ from admin_app import words
 from admin_app.accounts import Account, Accounts
 from admin_app.audit import Audit
 from admin_app.page_kit import QUESTIONS, reason
-from admin_app.pages_access import add_access
+from admin_app.pages_access import add_access, add_own
 from admin_app.pages_charts import add_charts
 from admin_app.pages_instances import add_instances
 from admin_app.pages_jobs import add_jobs
@@ -54,9 +54,13 @@ TROUBLE: tuple[tuple[type[SorakaError], str, str], ...] = (
 
 
 def make_pages(
-    service: Service, accounts: Accounts, audit: Audit, user: Callable[[], Account]
+    service: Service,
+    accounts: Accounts,
+    audit: Audit,
+    user: Callable[[], Account],
+    change_password: Callable[[str, str], None],
 ) -> Blueprint:
-    """`user` gives who is logged in now."""
+    """`user` gives who is logged in now; `change_password` has the old one and the new."""
     pages = Blueprint("pages", __name__)
     for name, word in words.FILTERS.items():
         pages.add_app_template_filter(word, name)
@@ -75,6 +79,7 @@ def make_pages(
     add_monitor(pages, service)
     add_charts(pages, service)
     add_instances(pages, service)
+    add_own(pages, change_password)
     add_access(pages, accounts, audit, user)
     pages.register_error_handler(SorakaError, _trouble)
     return pages

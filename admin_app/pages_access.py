@@ -1,16 +1,40 @@
-"""For operators: accounts, API tokens, and the audit of every change."""
+"""The own password; for operators accounts, API tokens, and the audit of every change."""
 
 from collections.abc import Callable
 
 from flask import Blueprint, flash, render_template, request, url_for
 
-from admin_app.access import ROLES, VIEWER, operator_only
+from admin_app.access import ROLES, VIEWER, operator_only, viewer_may
 from admin_app.accounts import Account, Accounts
 from admin_app.audit import MAX_LISTED, Audit
 from admin_app.page_kit import Answer, Reader, asks, refused, then, to
-from soraka.errors import InvalidParams, SorakaError
+from soraka.errors import InvalidParams, NotAuthenticated, SorakaError, TooManyAttempts
 
 PER_PAGE = 50
+
+
+def add_own(pages: Blueprint, change_password: Callable[[str, str], None]) -> None:
+    """For everyone: the own password."""
+
+    @pages.route("/account", methods=["GET", "POST"])
+    @viewer_may
+    def account() -> Answer:
+        if request.method == "GET":
+            return render_template("account.html", here="account", errors={})
+        given = {name: request.form.get(name, "") for name in ("old", "password", "again")}
+        try:
+            if given["password"] != given["again"]:
+                raise InvalidParams("again", "is not the same")
+            change_password(given["old"], given["password"])
+        except (InvalidParams, NotAuthenticated, TooManyAttempts) as exc:
+            reader = Reader(given)
+            _wrong(
+                reader, exc if isinstance(exc, InvalidParams) else InvalidParams("old", str(exc))
+            )
+            page = render_template("account.html", here="account", errors=reader.errors)
+            return page, exc.status
+        flash("Your password is changed. Your other sessions have ended.", "done")
+        return to(url_for("pages.account"))
 
 
 def add_access(

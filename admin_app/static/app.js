@@ -102,8 +102,6 @@ document.addEventListener("change", (event) => {
     for (const box of document.querySelectorAll("[name=msg_id]")) box.checked = event.target.checked;
   }
   if (event.target.type === "checkbox") countTicked();
-  const form = event.target.closest("form[data-at-once]");
-  if (form) form.requestSubmit();
 });
 
 // ---------------------------------------------------------------- theme

@@ -36,7 +36,6 @@ function localiseInputs() {
       if (input.value) event.formData.set(input.name, new Date(input.value).toISOString());
     });
   }
-  for (const zone of document.querySelectorAll("[data-zone]")) zone.textContent = "";
 }
 
 document.addEventListener("htmx:afterSwap", () => localise(document));

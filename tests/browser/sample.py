@@ -34,18 +34,41 @@ MINUTE_MS = 60_000
 LONG = "warehouse.returns.parcel-that-came-back-unopened.remind-customer.second-notice.eu-central"
 WORKERS = ("10.20.0.11:30002", "10.20.0.12:30002", "10.20.0.13:30002", "10.20.0.14:30012")
 TOPICS = (
-    Topic(name="billing.dunning", business="Billing", worker_num=2, workers=WORKERS[:2],
-          max_dispatches_per_second=200, created_at=NOW - 90 * DAY_MS),
+    Topic(
+        name="billing.dunning",
+        business="Billing",
+        worker_num=2,
+        workers=WORKERS[:2],
+        max_dispatches_per_second=200,
+        created_at=NOW - 90 * DAY_MS,
+    ),
     Topic(name="checkout.abandoned-cart", business="Shop", created_at=NOW - 60 * DAY_MS),
-    Topic(name="courier.pickup-window", business="Logistics", paused=True,
-          max_concurrent_dispatches=50, created_at=NOW - 41 * DAY_MS),
-    Topic(name="orders.close-unpaid", business="Shop", balance="least_loaded", weigh_by="load",
-          created_at=NOW - 200 * DAY_MS),
-    Topic(name="trial.expiry", business="Growth", retention_ms=3 * DAY_MS,
-          created_at=NOW - 12 * DAY_MS),
-    Topic(name=LONG, business="Returns and everything that comes back to the warehouse",
-          created_at=NOW - 5 * DAY_MS),
-)  # fmt: skip
+    Topic(
+        name="courier.pickup-window",
+        business="Logistics",
+        paused=True,
+        max_concurrent_dispatches=50,
+        created_at=NOW - 41 * DAY_MS,
+    ),
+    Topic(
+        name="orders.close-unpaid",
+        business="Shop",
+        balance="least_loaded",
+        weigh_by="load",
+        created_at=NOW - 200 * DAY_MS,
+    ),
+    Topic(
+        name="trial.expiry",
+        business="Growth",
+        retention_ms=3 * DAY_MS,
+        created_at=NOW - 12 * DAY_MS,
+    ),
+    Topic(
+        name=LONG,
+        business="Returns and everything that comes back to the warehouse",
+        created_at=NOW - 5 * DAY_MS,
+    ),
+)
 PENDING = (48_213, 312_904, 1_204, 1_048_576, 9, 0)
 REASON = "HTTP 502 from https://hooks.shop.example/orders/close: upstream connect error"
 
@@ -108,15 +131,19 @@ class Sample:
         n = 0 if self.empty else 1
         return Overview(
             now_ms=NOW,
-            roles=(Role("receive", 2 * n, 0), Role("admin", 1, 0), Role("center", 2 * n, 0),
-                   Role("worker", 4 * n, n)),
+            roles=(
+                Role("receive", 2 * n, 0),
+                Role("admin", 1, 0),
+                Role("center", 2 * n, 0),
+                Role("worker", 4 * n, n),
+            ),
             ports={"log": "", "store": "", "registry": "no center is registered" if not n else ""},
             minutes=self.minutes(NOW - 59 * MINUTE_MS, NOW),
             lateness=self.lateness(0, 0),
             totals=Totals({}, 80_412_339 * n, 0, 0, 0, 0),
             pending=sum(PENDING) * n,
             backlog=Backlog(37 * n, NOW - 4_210 if n else None, 1_204 * n),
-        )  # fmt: skip
+        )
 
     def all(self, service: str | None = None) -> Any:
         """Topics; instances when asked with a service."""
@@ -125,10 +152,17 @@ class Sample:
         if self.empty:
             return []
         return [
-            TopicView(topic, {State.PENDING: n, State.SUCCEEDED: n * 9 + 12, State.CANCELLED: n // 7,
-                              State.DEAD: n // 9000})
+            TopicView(
+                topic,
+                {
+                    State.PENDING: n,
+                    State.SUCCEEDED: n * 9 + 12,
+                    State.CANCELLED: n // 7,
+                    State.DEAD: n // 9000,
+                },
+            )
             for topic, n in zip(TOPICS, PENDING, strict=True)
-        ]  # fmt: skip
+        ]
 
     def get(self, name: str) -> Any:
         """A topic, or a job."""
@@ -198,47 +232,102 @@ class Sample:
     def jobs(self) -> list[Job]:
         if self.empty:
             return []
-        job = Job(id="job", action="redrive", started_by="ada", chosen="topics orders.close-unpaid",
-                  started_at=NOW - 42_000, looked_at=12_600, done=12_388, failed=0,
-                  refused=Counter({"TooLate": 207, "MessageNotFound": 5}))  # fmt: skip
-        return [job, replace(job, id="b", action="postpone", add_ms=300_000, state="done",
-                             finished_at=NOW - 9_000, started_at=NOW - 9_000_000)]  # fmt: skip
+        job = Job(
+            id="job",
+            action="redrive",
+            started_by="ada",
+            chosen="topics orders.close-unpaid",
+            started_at=NOW - 42_000,
+            looked_at=12_600,
+            done=12_388,
+            failed=0,
+            refused=Counter({"TooLate": 207, "MessageNotFound": 5}),
+        )
+        return [
+            job,
+            replace(
+                job,
+                id="b",
+                action="postpone",
+                add_ms=300_000,
+                state="done",
+                finished_at=NOW - 9_000,
+                started_at=NOW - 9_000_000,
+            ),
+        ]
 
     def _counts(self, minute: int, share: float) -> dict[str, int]:
         accepted, called = wave(minute, 21_000 * share), wave(minute, 20_400 * share, 0.4)
-        counts = {"accepted": accepted, "called": called, "succeeded": called * 0.97,
-                  "failed": wave(minute, 900 * share, 2), "dead": wave(minute, 14 * share),
-                  "cancelled": wave(minute, 2_600 * share, 1)}  # fmt: skip
+        counts = {
+            "accepted": accepted,
+            "called": called,
+            "succeeded": called * 0.97,
+            "failed": wave(minute, 900 * share, 2),
+            "dead": wave(minute, 14 * share),
+            "cancelled": wave(minute, 2_600 * share, 1),
+        }
         return {name: round(counts.get(name, 0)) for name in COUNTS}
 
     def _history(self, of: Stored) -> list[Attempt]:
         delays = (1_000, 10_000, 60_000, 300_000, 3_000_000)
         return [
-            Attempt(number=i + 1, started_at=of.message.due_at + sum(delays[:i]), duration_ms=37 + 211 * i,
-                    worker=WORKERS[i % 4], status=502, reason=REASON,
-                    ended="dead" if i == 5 else "retry", 
-                    next_at=0 if i == 5 else of.message.due_at + sum(delays[: i + 1]))
+            Attempt(
+                number=i + 1,
+                started_at=of.message.due_at + sum(delays[:i]),
+                duration_ms=37 + 211 * i,
+                worker=WORKERS[i % 4],
+                status=502,
+                reason=REASON,
+                ended="dead" if i == 5 else "retry",
+                next_at=0 if i == 5 else of.message.due_at + sum(delays[: i + 1]),
+            )
             for i in range(of.attempt)
-        ]  # fmt: skip
+        ]
 
     def _instances(self) -> list[InstanceView]:
         def made(service: str, address: str, **more: Any) -> Instance:
-            return Instance(service=service, address=address, incarnation="i", version="0.1.0",
-                            started_at=NOW - 3 * DAY_MS, **more)  # fmt: skip
+            return Instance(
+                service=service,
+                address=address,
+                incarnation="i",
+                version="0.1.0",
+                started_at=NOW - 3 * DAY_MS,
+                **more,
+            )
 
         if self.empty:
             return [InstanceView(made("admin", "10.20.0.3:9087"))]
-        views = [InstanceView(made(s, a)) for s, a in (
-            ("receive", "10.20.0.1:9088"), ("receive", "10.20.0.2:9088"),
-            ("admin", "10.20.0.3:9087"), ("center", "10.20.0.4:30001"),
-            ("center", "10.20.0.5:30001"))]  # fmt: skip
+        views = [
+            InstanceView(made(s, a))
+            for s, a in (
+                ("receive", "10.20.0.1:9088"),
+                ("receive", "10.20.0.2:9088"),
+                ("admin", "10.20.0.3:9087"),
+                ("center", "10.20.0.4:30001"),
+                ("center", "10.20.0.5:30001"),
+            )
+        ]
         for i, address in enumerate(WORKERS):
-            load = Load(8_412 + i * 731, 96 - i * 20, 0.41 + i * 0.13, 182_000_000 + i * 9_000_000,
-                        4, i == 3, 3 - 2 * i, 0)  # fmt: skip
+            load = Load(
+                8_412 + i * 731,
+                96 - i * 20,
+                0.41 + i * 0.13,
+                182_000_000 + i * 9_000_000,
+                4,
+                i == 3,
+                3 - 2 * i,
+                0,
+            )
             worker = made("worker", address, weight=100, draining=i == 3)
             lost = i == 2
-            views.append(InstanceView(worker, None if lost else load,
-                                      "no heartbeat: timed out" if lost else "", 352_000 - i * 900))  # fmt: skip
+            views.append(
+                InstanceView(
+                    worker,
+                    None if lost else load,
+                    "no heartbeat: timed out" if lost else "",
+                    352_000 - i * 900,
+                )
+            )
         return views
 
 

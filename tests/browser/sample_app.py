@@ -9,6 +9,7 @@ import admin_app
 from admin_app.accounts import Account, Accounts
 from admin_app.audit import Audit
 from admin_app.pages import make_pages
+from soraka.errors import NotAuthenticated
 from tests.browser.sample import NOW, Sample
 
 OPERATOR = Account(name="ada", role="operator", password_hash="", epoch="", created_at=NOW)
@@ -24,9 +25,13 @@ def sample_app(folder: Path, *, empty: bool = False, user: Account = OPERATOR) -
     if not empty:
         _fill(accounts, audit)
     service: Any = Sample(empty=empty)
-    app.register_blueprint(make_pages(service, accounts, audit, lambda: user))
+    app.register_blueprint(make_pages(service, accounts, audit, lambda: user, _refuse))
     app.add_url_rule("/logout", "auth.logout", lambda: "", methods=["POST"])
     return app
+
+
+def _refuse(old: str, new: str) -> None:
+    raise NotAuthenticated("login: wrong account or password")
 
 
 def _fill(accounts: Accounts, audit: Audit) -> None:

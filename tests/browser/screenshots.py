@@ -27,6 +27,7 @@ PAGES = {
     "instances": "/instances",
     "access": "/access",
     "audit": "/audit",
+    "account": "/account",
 }
 EMPTY = ("overview", "topics", "messages", "dead", "jobs", "monitor", "instances", "audit")
 DRAWN = "return [...document.querySelectorAll('.chart')].every((c) => c.dataset.drawn)"

@@ -158,6 +158,17 @@ def test_theme_is_chosen_and_kept(site: Site) -> None:
     site.driver.execute_script("localStorage.clear()")
 
 
+def test_one_who_is_logged_out_is_led_to_the_login(site: Site) -> None:
+    site.go("/instances?service=worker")
+    kept = site.driver.get_cookies()
+    site.driver.delete_all_cookies()
+    wait_until(lambda: site.path.startswith("/login?next=/instances"), 10, lambda: site.path)
+    for cookie in kept:
+        site.driver.add_cookie(cookie)
+    complaints = site.browser.complaints()  # Chromium notes the answer that led there
+    assert all("401" in complaint for complaint in complaints)
+
+
 def test_moments_are_of_the_zone_of_the_browser(
     site: Site, soraka: Standalone, topic: str, sink: Sink
 ) -> None:

@@ -64,7 +64,7 @@ def test_empty_page_says_what_to_do_next(tmp_path: Path, name: str) -> None:
 def test_viewer_gets_no_button_that_changes_anything(tmp_path: Path, name: str) -> None:
     page = client(tmp_path, user=VIEWER).get(PAGES[name]).text
     posts = re.findall(r'<form[^>]*method="post"[^>]*action="([^"]*)"', page)
-    assert posts == ["/logout"]
+    assert posts == ["/logout"] or name == "account"
     assert 'type="checkbox"' not in page
 
 
@@ -132,6 +132,18 @@ def test_what_is_not_there_is_explained(
     assert words_of_it in answer.text
 
 
+@pytest.mark.parametrize(
+    ("again", "field", "status"), [("another", "again", 400), ("correct horse", "old", 401)]
+)
+def test_own_password_is_refused_beside_its_field(
+    operator: FlaskClient, again: str, field: str, status: int
+) -> None:
+    form = {"old": "x", "password": "correct horse", "again": again}
+    answer = operator.post("/account", data=form)
+    assert answer.status_code == status
+    assert f'class="error" id="f-{field}-note"' in answer.text
+
+
 def test_new_token_is_shown_once(operator: FlaskClient) -> None:
     made = operator.post("/access/tokens", data={"name": "once", "role": "viewer"}).text
     secret = re.search(r"soraka_[\w-]{20,}", made)
@@ -149,7 +161,7 @@ def test_durations_are_read(text: str, ms: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "s", "1.5s", "-1s", "5 weeks", "1s 2s"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
-    with pytest.raises(InvalidParams, match="^x: must be a number and a unit"):
+    with pytest.raises(InvalidParams, match=r"^x: must be a number and a unit"):
         words.read_duration("x", text)
 
 
@@ -166,7 +178,7 @@ def test_durations_are_written_as_they_are_read(ms: int) -> None:
         (1500, "1 s"),
         (90_061, "1 min 30 s"),
         (90_000_000, "1 d 1 h"),
-        (None, "–"),
+        (None, words.NOTHING),
     ],
 )
 def test_durations_are_told_in_two_units(ms: int | None, told: str) -> None:
