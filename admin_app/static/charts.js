@@ -85,7 +85,7 @@ function options(element, data) {
   return {
     width: element.clientWidth - 8,
     height: HEIGHT,
-    scales: { x: labelled, y: { range: (_c, _low, high) => [0, Math.max(high * 1.12, 1)] } },
+    scales: { x: labelled, y: { range: (_c, _low, high) => [0, Math.max(high * 1.12, 5)] } },
     axes: axes(element, data),
     series: [{ label: data.labels ? "At" : "Time", value: when }].concat(
       data.series.map((spec) => series(element, data, spec)),

@@ -85,10 +85,11 @@ class Browser:
         sent = (m["params"] for m in messages if m["method"] == "Network.requestWillBeSent")
         return [params["request"]["url"] for params in sent]
 
-    def picture(self) -> bytes:
-        """PNG of the whole page."""
+    def picture(self, max_height: int = 20_000) -> bytes:
+        """PNG of the whole page, as far down as that."""
         size = self._cdp("Page.getLayoutMetrics")["cssContentSize"]
-        clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
+        clip = {"x": 0, "y": 0, "width": size["width"], "scale": 1}
+        clip["height"] = min(size["height"], max_height)
         shot = self._cdp("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
         return base64.b64decode(shot["data"])
 
