@@ -19,6 +19,7 @@ from admin_app.audit import Audit
 from admin_app.auth import SAFE, Auth, is_for_scripts, to_login
 from admin_app.login import make_login
 from admin_app.openapi import document
+from admin_app.pages import make_pages
 from admin_app.service import Service
 from soraka.answers import SYSTEM_ERROR, done, encode, refuse, refuse_http, reply
 from soraka.body import read
@@ -64,6 +65,9 @@ def create_app(
     api = Api(service, accounts, audit, auth)
     app.register_blueprint(make_login(auth))
     app.register_blueprint(api.blueprint())
+    app.register_blueprint(
+        make_pages(service, accounts, audit, lambda: current_user, auth.change_own_password)
+    )
     _add_operations(app, api, config, ready, metrics, healthy)
     app.after_request(_add_headers)
     app.register_error_handler(SorakaError, _refused)

@@ -11,6 +11,7 @@ a recorded pid is still ours is read from /proc.
     ports      which port each server gets
     processes  start, recognise and end a process
     jars       Kafka's and ZooKeeper's jars, fetched once through dev/pom.xml
+    npm        packages of the npm registry: what the browser gets, and its tests
     install    the system packages
 """
 

@@ -1,5 +1,5 @@
-"""The system packages: the servers, a Java runtime, Maven, the Thrift compiler, and what gives
-processes wrong clocks: a library, and a C compiler for one of our own."""
+"""The system packages: the servers, a Java runtime, Maven, the Thrift compiler, a browser, and what
+gives processes wrong clocks: a library, and a C compiler for one of our own."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from . import MissingError, StackError, jars
+from . import MissingError, StackError, jars, npm
 
 PACKAGES = {
     "redis-server": "redis-server",
@@ -19,6 +19,9 @@ PACKAGES = {
     "mvn": "maven",
     "faketime": "faketime",
     "cc": "gcc libc6-dev",
+    "chromium": "chromium",
+    "chromedriver": "chromium-driver",
+    "npm": "npm",
 }
 """Program -> what brings it."""
 # Debian asks this program before it starts the service of a package it has just installed.
@@ -42,11 +45,14 @@ def install() -> None:
     """Install the packages of the programs that are missing, then fetch the jars."""
     missing = [names for program, names in PACKAGES.items() if find(program) is None]
     packages = " ".join(missing).split()
+    """Install the packages of the programs that are missing, then fetch the jars and axe."""
+    packages = [package for program, package in PACKAGES.items() if find(program) is None]
     if packages:
         with _no_service_starts():
             _run("apt-get", "update", "-q")
             _run("apt-get", "install", "-q", "-y", "--no-install-recommends", *packages)
     jars.fetch()
+    npm.fetch_axe()
 
 
 def _run(*argv: str) -> None:

@@ -1,0 +1,23 @@
+"""Bulk work: its progress, and a way to stop it."""
+
+from flask import Blueprint, render_template, url_for
+
+from admin_app.page_kit import Answer, asks, then
+from admin_app.service import Service
+
+
+def add_jobs(pages: Blueprint, service: Service) -> None:
+    @pages.get("/jobs")
+    def jobs() -> str:
+        return render_template("jobs.html", here="messages", jobs=service.bulk.jobs())
+
+    @pages.get("/jobs/<job_id>")
+    def job(job_id: str) -> str:
+        got = service.bulk.get(job_id)
+        return render_template("job.html", here="messages", job=got, now=service.now_ms())
+
+    @pages.post("/jobs/<job_id>/stop")
+    @asks("stop_job", lambda job_id: job_id)
+    def stop_job(job_id: str) -> Answer:
+        here = url_for("pages.job", job_id=job_id)
+        return then(here, "It stops after its present batch.", lambda: service.bulk.stop(job_id))
