@@ -27,8 +27,8 @@ def map_body(ctx, body):
     if not isinstance(body, dict):
         return body
     body = dict(body)
-    adds = ctx.operation is not None and ctx.operation.path.endswith("/add")
-    if not adds and re.fullmatch("[A-Za-z0-9._-]{{1,128}}", str(body.get("topic_name", ""))):
+    ours = ctx.operation is None or not ctx.operation.path.endswith(("/add", "/delete"))
+    if ours and re.fullmatch("[A-Za-z0-9._-]{{1,128}}", str(body.get("topic_name", ""))):
         body["topic_name"] = "{topic}"
     if isinstance(body.get("msg_id"), str) and len(body["msg_id"]) % 2:
         body["msg_id"] = KNOWN[len(body["msg_id"]) % len(KNOWN)]
