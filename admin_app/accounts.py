@@ -218,7 +218,7 @@ class Accounts:
             fcntl.flock(folder, fcntl.LOCK_EX)
             if self._path.exists():
                 self._content = _read(self._path)
-            else:
+            elif not self._content.secret_key:  # new; one that was deleted meanwhile comes back
                 self._content = _Content(secret_key=secrets.token_hex(32))
             yield self._change
         finally:

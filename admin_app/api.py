@@ -11,7 +11,7 @@ from marshmallow import Schema
 from admin_app import schemas, shown
 from admin_app.access import operator_only, viewer_may
 from admin_app.accounts import Accounts
-from admin_app.audit import Audit
+from admin_app.audit import MAX_LISTED, Audit
 from admin_app.auth import PREFIX, Auth, note
 from admin_app.bulk import MAX_IDS
 from admin_app.monitor import MINUTE_MS
@@ -19,6 +19,7 @@ from admin_app.schemas import chosen, flat
 from admin_app.service import Service
 from soraka.answers import done
 from soraka.body import parse
+from soraka.commands import check_delay
 from soraka.errors import InvalidParams, Unavailable
 from soraka.fields import load
 from soraka.strict_json import GivenTwice, unique_keys
@@ -200,12 +201,15 @@ class Api:
         by_filter = bool(got.get("all")) or any(got.get(part) for part in parts)
         if not ids and not by_filter:
             raise InvalidParams("all", "must be true when neither msg_ids nor a filter are given")
+        add_ms = got.get("add_time")
+        if add_ms is not None:
+            check_delay("add_time", add_ms, least=1)
         job = self._service.bulk.start(
             got["action"],
             current_user.name,
             ids=ids,
             chosen=chosen(got) if by_filter else None,
-            add_ms=got.get("add_time") or 0,
+            add_ms=add_ms or 0,
         )
         note(job_id=job.id)
         return shown.job(job)
@@ -321,8 +325,11 @@ class Api:
         return True
 
     def _audit_list(self, got: Got) -> list[dict[str, Any]]:
+        num = _or(got.get("num"), 100)
+        if not 1 <= num <= MAX_LISTED:
+            raise InvalidParams("num", f"must be from 1 to {MAX_LISTED}")
         try:
-            return self._audit.latest(_or(got.get("num"), 100))
+            return self._audit.latest(num)
         except OSError as exc:
             raise Unavailable(f"the audit file cannot be read: {exc.strerror}") from exc
 

@@ -10,7 +10,7 @@ import logging
 import secrets
 import time
 from collections.abc import Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -47,8 +47,6 @@ MAX_HASHING = 2
 HASHING_WAIT_S = 5.0
 REFRESH_MS = 30_000
 """The cookie is renewed at most so often."""
-NO_ACCOUNT = generate_password_hash(secrets.token_hex())
-"""Looked at in the place of an unknown account's: the time it takes tells nothing."""
 LIVE = "X-Live"
 """A header of requests that people have not made."""
 
@@ -89,6 +87,7 @@ class Auth:
         )
         self._csrf = CSRFProtect()
         self._hashing = BoundedSemaphore(MAX_HASHING)
+        self._no_account = _hash_of_nobody()
 
     def install(self, app: Flask) -> None:
         app.config.update(
@@ -214,7 +213,7 @@ class Auth:
         self._attempts.take(name[:64], request.remote_addr or "")
         g.setdefault("who", name[:64])
         account = self._accounts.get(name)
-        hashed = account.password_hash if account else NO_ACCOUNT
+        hashed = account.password_hash if account else self._no_account
         right = self._hash_matches(hashed, password[: MAX_PASSWORD + 1])
         if account is None or not right:
             raise NotAuthenticated("login: wrong account or password")
@@ -269,6 +268,12 @@ def local_path(url: str) -> str:
     if not path.isprintable() or "\\" in path:
         return "/"
     return f"{path}?{parts.query}" if parts.query else path
+
+
+@cache
+def _hash_of_nobody() -> str:
+    """Looked at in the place of an unknown account's: the time it takes tells nothing."""
+    return generate_password_hash(secrets.token_hex())
 
 
 def _by_htmx() -> bool:

@@ -17,7 +17,6 @@ from soraka.ports import Registry, StoreReader
 from soraka.rpc import RpcClient, parse_address
 
 SERVICES = ("receive", "admin", "center", "worker")
-CHOICES = ("random", "load")
 ASKED_EVERY_S = 1.0
 """However many people look: a worker's answer is shown for so long."""
 
@@ -96,10 +95,8 @@ class Instances:
             raise PeerUnavailable(f"{address}: {exc}") from exc
 
     def choose(self, num: int, how: str) -> tuple[str, ...]:
-        """That many live workers that do not drain: at random, or those with the least load.
-        Raises InvalidParams."""
-        if how not in CHOICES:
-            raise InvalidParams("choose", f"must be one of {', '.join(CHOICES)}")
+        """That many live workers that do not drain; `how` is one of CHOICES: at random, or those
+        with the least load. Raises InvalidParams."""
         live = [i for i in self._registry.live("worker").values() if not i.draining]
         if num > len(live):
             raise InvalidParams("worker_num", f"is {num}, but {len(live)} workers are live")

@@ -10,6 +10,7 @@ from soraka.message import Attempt, State, Stored, Topic, id_time_ms
 from soraka.ports import FullStore, Query, Registry
 
 MAX_PAGE = 500
+MAX_TOPICS = 1000
 FOREVER = 1 << 48
 """Later than any due time."""
 _PREFIX = re.compile(r"[0-9a-f-]{0,36}")
@@ -77,6 +78,8 @@ class Messages:
             raise InvalidParams("prefix", "must be the beginning of a msg_id: 0-9, a-f and -")
         if chosen.since < 0 or not chosen.since < chosen.until <= FOREVER:
             raise InvalidParams("until", f"must be after since, and at most {FOREVER}")
+        if len(chosen.topics) > MAX_TOPICS:
+            raise InvalidParams("topics", f"must be at most {MAX_TOPICS}")
         topics = chosen.topics or self._all_topics()
         states = chosen.states or tuple(State)
         return Query(tuple(topics), states, chosen.since, chosen.until, chosen.prefix)

@@ -11,6 +11,7 @@ from soraka.ports import STATS_MS, Registry, StoreArchive
 ALL = "all"
 MINUTE_MS = 60_000
 DAYS = 7
+LAST_MS = 1 << 48
 LATE_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000, 60_000)
 """Upper ends of the lateness buckets; one more has what is later."""
 COUNTS = ("accepted", "called", "succeeded", "failed", "dead", "cancelled", "postponed")
@@ -115,8 +116,10 @@ class Monitor:
     def _stats(self, series: str, since: int, until: int) -> dict[int, Mapping[str, int]]:
         """Every minute has its values, be it none."""
         first = since // MINUTE_MS * MINUTE_MS
-        if first < 0 or not first < until <= first + STATS_MS + DAY_MS:
-            raise InvalidParams("until", "must be after since, by at most 8 days")
+        if first < 0 or until > LAST_MS or not first < until <= first + STATS_MS + DAY_MS:
+            raise InvalidParams(
+                "until", f"must be after since, by at most 8 days, and at most {LAST_MS}"
+            )
         got = self._archive.stats(series, first, until)
         return {minute: got.get(minute, {}) for minute in range(first, until, MINUTE_MS)}
 

@@ -9,9 +9,10 @@ from typing import Any
 from marshmallow import Schema, fields
 
 from admin_app.access import ROLES
+from admin_app.audit import MAX_LISTED
 from admin_app.bulk import ACTIONS, MAX_IDS
-from admin_app.instances import CHOICES
-from admin_app.messages import MAX_PAGE, Filter
+from admin_app.messages import MAX_PAGE, MAX_TOPICS, Filter
+from admin_app.topics import CHOICES
 from soraka.body import integer
 from soraka.errors import InvalidParams
 from soraka.fields import Fields, Flag, Int, Text, about
@@ -23,9 +24,10 @@ _FLAGS = {"true": True, "false": False}
 
 
 def _name(description: str, *, required: bool = True) -> Text:
+    """One that is blank counts as absent."""
     return Text(
         required=required,
-        metadata=about(description, pattern="^[A-Za-z0-9._-]{1,128}$"),
+        metadata=about(description, pattern=f"^[A-Za-z0-9._-]{{{int(required)},128}}$"),
     )
 
 
@@ -36,10 +38,9 @@ def _whole(description: str, most: int, *, least: int = 0, required: bool = Fals
     return Int(allow_none=True, metadata=metadata)
 
 
-def _texts(description: str, most: int, **more: Any) -> fields.List[Any]:
-    return fields.List(
-        Text(metadata=more), allow_none=True, metadata=about(description, maxItems=most)
-    )
+def _texts(description: str, most: int | None = None, **more: Any) -> fields.List[Any]:
+    bound = {} if most is None else {"maxItems": most}
+    return fields.List(Text(metadata=more), allow_none=True, metadata=about(description, **bound))
 
 
 class Nothing(Fields):
@@ -119,8 +120,8 @@ class AddTime(MsgCommand):
 class Choice(Fields):
     """Which messages."""
 
-    topics = _texts("Of these topics. Default: all.", 1000)
-    states = _texts("In one of these states. Default: any.", 4, enum=[str(s) for s in State])
+    topics = _texts("Of these topics. Default: all.", MAX_TOPICS)
+    states = _texts("In one of these states. Default: any.", enum=[str(s) for s in State])
     since = _whole("Submitted from this time on, ms since the epoch.", MS_MAX)
     until = _whole("And before this one.", MS_MAX, least=1)
     prefix = Text(
@@ -190,7 +191,7 @@ class OwnPassword(Fields):
 
 
 class AuditList(Fields):
-    num = _whole("At most so many. Default: 100.", 1000, least=1)
+    num = _whole("At most so many. Default: 100.", MAX_LISTED, least=1)
 
 
 def flat(schema: Schema, form: Mapping[str, str]) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def detail(shown: Detail) -> dict[str, Any]:
 
 def job(shown: Job) -> dict[str, Any]:
     fields = asdict(shown)
-    return {**fields, "job_id": fields.pop("id"), "refused": dict(shown.refused)}
+    return {"job_id": fields.pop("id"), **fields, "refused": dict(shown.refused)}
 
 
 def lateness(shown: Lateness) -> dict[str, Any]:

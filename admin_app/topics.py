@@ -5,10 +5,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from soraka.errors import Conflict, StoreUnavailable, TopicNotFound
+from soraka.errors import Conflict, InvalidParams, StoreUnavailable, TopicNotFound
 from soraka.message import State, Topic
 from soraka.ports import StoreArchive
-from soraka.topics import Topics
+from soraka.topics import Topics, check_settings
+
+CHOICES = ("random", "load")
+"""How workers are chosen for a topic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class TopicAdmin:
 
     def add(self, name: str, settings: Mapping[str, Any], choose: str = "") -> Topic:
         """`settings` by the names of Topic's fields. `worker_num` live workers become `workers`,
-        unless those are given; `choose` is how: random (as if empty) or load. Raises InvalidParams
+        unless some are given; `choose` is how: random (as if empty) or load. Raises InvalidParams
         that names the field, Conflict when it exists, Unavailable."""
         topic = self._changed(self._topics.new(name), settings, choose)
         if not self._topics.add(topic):
@@ -97,15 +100,25 @@ class TopicAdmin:
         return sorted(name for name, t in topics if not t.workers or address in t.workers)
 
     def _changed(self, topic: Topic, settings: Mapping[str, Any], choose: str) -> Topic:
+        if choose and choose not in CHOICES:
+            raise InvalidParams("choose", f"must be one of {', '.join(CHOICES)}")
         changed = dataclasses.replace(topic, **settings)
-        if "workers" in settings:
-            return dataclasses.replace(changed, worker_num=len(changed.workers))
-        if changed.worker_num <= 0:
-            return changed if changed.worker_num else dataclasses.replace(changed, workers=())
-        if not choose and changed.worker_num == topic.worker_num:
-            return changed
-        workers = self._choose(changed.worker_num, choose or "random")
-        return dataclasses.replace(changed, workers=workers)
+        check_settings(changed)
+        return dataclasses.replace(changed, **self._workers(topic, changed, settings, choose))
+
+    def _workers(
+        self, before: Topic, topic: Topic, settings: Mapping[str, Any], choose: str
+    ) -> dict[str, Any]:
+        """What is to become of `worker_num` and `workers`."""
+        if settings.get("workers") or ("workers" in settings and "worker_num" not in settings):
+            return {"worker_num": len(topic.workers)}
+        if not choose and "worker_num" not in settings:
+            return {}
+        if not topic.worker_num:
+            return {"workers": ()}
+        if not choose and topic.workers and topic.worker_num == before.worker_num:
+            return {}
+        return {"workers": self._choose(topic.worker_num, choose or "random")}
 
 
 def _all_states(counts: Mapping[State, int] | None) -> dict[State, int]:

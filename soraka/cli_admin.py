@@ -1,5 +1,6 @@
 """`soraka admin`: the role for people, and its accounts and tokens."""
 
+import getpass
 import secrets
 import sys
 from pathlib import Path
@@ -54,7 +55,9 @@ def set_password(
     """
     password = secrets.token_urlsafe(15) if generate else _asked()
     with errors():
-        _accounts(context, file, data_dir).set_password(name, password, role)
+        files = _Files(context, file, data_dir)
+        files.accounts.set_password(name, password, role)
+        files.note("set-password", name=name, role=role)
     click.echo(f"password of {name}: {password}" if generate else f"password of {name} is set")
 
 
@@ -69,7 +72,10 @@ def add_token(
 ) -> None:
     """Makes an API token and prints it, this once: for Authorization: Bearer."""
     with errors():
-        click.echo(_accounts(context, file, data_dir).add_token(name, role, "soraka admin"))
+        files = _Files(context, file, data_dir)
+        made = files.accounts.add_token(name, role, "soraka admin")
+        files.note("add-token", name=name, role=role)
+    click.echo(made)
 
 
 @admin.command("list")
@@ -79,7 +85,7 @@ def add_token(
 def list_(context: click.Context, file: Path | None, data_dir: Path | None) -> None:
     """Prints accounts and tokens with their roles."""
     with errors():
-        accounts = _accounts(context, file, data_dir)
+        accounts = _Files(context, file, data_dir).accounts
     for kind, entries in (("account", accounts.all()), ("token", accounts.tokens())):
         for entry in entries:
             click.echo(f"{kind:<8} {entry.role:<9} {entry.name}")
@@ -91,8 +97,27 @@ def _asked() -> str:
     return sys.stdin.readline().rstrip("\n")
 
 
-def _accounts(context: click.Context, file: Path | None, data_dir: Path | None) -> Any:
-    from admin_app.accounts import Accounts
+class _Files:
+    """Accounts and audit, of the data directory of a standalone or of a configuration."""
 
-    path = data_dir / "admin.json" if data_dir else Path(load(file or context.obj).admin.accounts)
-    return Accounts(path)
+    def __init__(self, context: click.Context, file: Path | None, data_dir: Path | None) -> None:
+        from admin_app.accounts import Accounts
+        from admin_app.audit import Audit
+
+        if data_dir is not None:
+            accounts, audit = data_dir / "admin.json", data_dir / "audit.jsonl"
+        else:
+            settings = load(file or context.obj).admin
+            accounts, audit = Path(settings.accounts), Path(settings.audit)
+        self.accounts = Accounts(accounts)
+        self._audit = Audit(audit)
+
+    def note(self, action: str, **details: Any) -> None:
+        """Changes by this command are in the audit too."""
+        self._audit.add(
+            who=f"command:{getpass.getuser()}",
+            action=action,
+            source="this host",
+            outcome=200,
+            details=details,
+        )

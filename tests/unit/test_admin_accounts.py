@@ -153,6 +153,14 @@ def test_one_that_is_damaged_later_counts_as_it_was(
     assert path.read_text() == "{"
 
 
+def test_one_that_is_deleted_comes_back_with_the_next_change(
+    accounts: Accounts, path: Path
+) -> None:
+    path.unlink()
+    accounts.end_session("s", 1 << 48)
+    assert [account.name for account in Accounts(path).all()] == ["olga"]
+
+
 # ------------------------------------------------------------------------------- audit
 
 
@@ -191,6 +199,12 @@ def test_the_command_sets_passwords_and_makes_tokens(tmp_path: Path) -> None:
     assert check_password_hash(olga.password_hash, PASSWORD)
     assert check_password_hash(vera.password_hash, generated.split()[-1])
     assert accounts.by_token(token) is not None
+    noted = Audit(tmp_path / "audit.jsonl").latest(5)
+    assert [(entry["action"], entry["details"]["name"]) for entry in noted] == [
+        ("add-token", "deploy"),
+        ("set-password", "vera"),
+        ("set-password", "olga"),
+    ]
     listed = run("list", folder).split("\n")
     assert [line.split() for line in listed if line] == [
         ["account", "operator", "olga"],

@@ -199,6 +199,10 @@ def test_worker_num_live_workers_are_chosen(
     refused(
         api.post("/topic/update", topic_name=TOPIC, worker_num=1, choose="x"), 400, 401, "choose"
     )
+    api.result("/topic/update", topic_name=TOPIC, worker_num=2, workers=[])
+    assert len(api.result("/topic/get", topic_name=TOPIC)["workers"]) == 2
+    api.result("/topic/update", topic_name=TOPIC, workers=["10.0.0.1:1"])
+    assert api.result("/topic/get", topic_name=TOPIC)["worker_num"] == 1
     api.result("/topic/update", topic_name=TOPIC, worker_num=0)
     assert api.result("/topic/get", topic_name=TOPIC)["workers"] == []
 
