@@ -114,7 +114,7 @@ def test_a_topic_is_called_at_its_rate_and_another_at_once(rig: Rig, server: Sin
     rig.all_end(ids, State.SUCCEEDED)
     assert time.monotonic() - began >= (120 - 11) / 50
     assert {rig.stored(msg_id).attempt for msg_id in ids} == {1}
-    assert set(rig.released) == {Why.RATE}
+    assert Why.RATE in rig.released
     # each is sent away once, or little more: nothing spins
     assert len(rig.released) < 2 * len(ids)
 
