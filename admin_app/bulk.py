@@ -140,15 +140,7 @@ class Bulk:
         until = min(chosen.until, self._clock.now_ms() + 1)
         if chosen.since >= until:
             raise InvalidParams("since", "must lie in the past")
-        return self._messages.query(
-            Filter(
-                topics=chosen.topics,
-                states=(wanted,),
-                since=chosen.since,
-                until=until,
-                prefix=chosen.prefix,
-            )
-        )
+        return self._messages.query(chosen)._replace(states=(wanted,), until=until)
 
     def _keep(self, job: Job) -> None:
         self._jobs[job.id], self._stops[job.id] = job, Event()

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from soraka.errors import InvalidParams
 from soraka.message import DAY_MS
 from soraka.ports import STATS_MS, Registry, StoreArchive
+from soraka.topics import check_name
 
 ALL = "all"
 MINUTE_MS = 60_000
@@ -125,7 +126,10 @@ class Monitor:
 
 
 def _series(topic: str) -> str:
-    return f"topic:{topic}" if topic else ALL
+    if not topic:
+        return ALL
+    check_name(topic)
+    return f"topic:{topic}"
 
 
 def _flow(minute: int, got: Mapping[str, int]) -> FlowPoint:

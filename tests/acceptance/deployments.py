@@ -263,6 +263,8 @@ class Cluster(Deployment):
         address = {f"SORAKA_{role.upper()}_THRIFT_PORT": str(free_port())}
         if role == "receive":
             address["SORAKA_RECEIVE_PORT"] = str(free_port())
+        if role == "admin":  # it has no Thrift
+            address = {"SORAKA_ADMIN_PORT": str(free_port())}
         self.processes[name] = Process(
             [role],
             {**self.environ, **address, **(settings or {})},

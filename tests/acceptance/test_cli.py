@@ -210,7 +210,7 @@ def _listed(cluster: Cluster) -> dict[str, Any]:
 def test_a_wrong_setting_stops_the_start_by_name(tmp_path: Path) -> None:
     file = tmp_path / "soraka.toml"
     file.write_text("[store]\nshard = 3\n")
-    for role in ("standalone", "receive", "center", "worker"):
+    for role in ("standalone", "receive", "admin", "center", "worker"):
         done = soraka(role, "--config", str(file))
         assert done.returncode == 1, role
         assert "store.shard: unknown key; allowed: adapter" in done.stderr

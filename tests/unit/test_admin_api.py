@@ -524,6 +524,7 @@ def test_so_many_jobs_run_at_once(kit: Kit, api: Client, monkeypatch: pytest.Mon
         ({"action": "cancel", "msg_ids": ["x"] * 10_001}, "msg_ids: must be at most"),
         ({"action": "redrive", "states": ["pending"]}, "states: must have dead"),
         ({"action": "cancel", "since": 1 << 47}, "since: must lie in the past"),
+        ({"action": "cancel", "until": (1 << 48) + 1}, "until: must be after since"),
         ({"action": "cancel", "all": "yes"}, "all: "),
     ],
 )
