@@ -1,6 +1,7 @@
 """What the pages have in common: questions before a change, answers after it, wrong fields."""
 
 import functools
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from soraka.errors import InvalidParams, SorakaError, Unavailable
 
+_FIELD = re.compile(r"^[\w.]+: ")
 Answer = str | tuple[str, int] | AnyResponse
 View = Callable[..., Answer]
 
@@ -129,8 +131,10 @@ def to(url: str) -> Response:
 
 
 def reason(exc: SorakaError) -> str:
-    """As a sentence."""
-    text = str(exc) or type(exc).__name__
+    """As a sentence. The field is named only where it is what is wrong."""
+    if isinstance(exc, InvalidParams):
+        return f"{exc.field}: {exc.reason}."
+    text = _FIELD.sub("", str(exc)) or type(exc).__name__
     return f"{text[:1].upper()}{text[1:]}."
 
 

@@ -12,7 +12,7 @@ from flask import Blueprint, render_template, request, url_for
 from admin_app import words
 from admin_app.accounts import Account, Accounts
 from admin_app.audit import Audit
-from admin_app.page_kit import QUESTIONS, reason
+from admin_app.page_kit import QUESTIONS, reason, refused
 from admin_app.pages_access import add_access, add_own
 from admin_app.pages_charts import add_charts
 from admin_app.pages_instances import add_instances
@@ -23,7 +23,14 @@ from admin_app.pages_monitor import add_monitor
 from admin_app.pages_overview import add_overview
 from admin_app.pages_topics import add_topics
 from admin_app.service import Service
-from soraka.errors import InvalidParams, MessageNotFound, SorakaError, TopicNotFound, Unavailable
+from soraka.errors import (
+    InvalidParams,
+    MessageNotFound,
+    NotAllowed,
+    SorakaError,
+    TopicNotFound,
+    Unavailable,
+)
 
 NAVIGATION = (
     ("overview", "Overview"),
@@ -46,6 +53,11 @@ TROUBLE: tuple[tuple[type[SorakaError], str, str], ...] = (
         Unavailable,
         "No answer now",
         "What was accepted is safe in the log. The overview shows what does not answer.",
+    ),
+    (
+        NotAllowed,
+        "Not allowed",
+        "Changes are for operators. Who sees this as one: load the page anew.",
     ),
     (InvalidParams, "This address is wrong", "Go back, or start from the overview."),
     (SorakaError, "This did not work", "Try again; the logs of this process say more."),
@@ -87,6 +99,7 @@ def make_pages(
 
 def _trouble(exc: SorakaError) -> tuple[str, int]:
     """Instead of a page that cannot be shown."""
+    refused(exc)
     heading, advice = next((h, a) for kind, h, a in TROUBLE if isinstance(exc, kind))
     again = isinstance(exc, Unavailable) and request.method == "GET"
     page = render_template(

@@ -132,5 +132,6 @@ document.addEventListener("DOMContentLoaded", () => {
   }
   if (byId("live-pause")) byId("live-pause").addEventListener("click", pauseOrResume);
   countTicked();
+  document.querySelector("[aria-invalid=true]")?.focus();
   setInterval(tick, LIVE_MS);
 });

@@ -52,6 +52,8 @@ def logged_in(browser: Browser, soraka: Standalone, password: str) -> Site:
 def site(logged_in: Site) -> Iterator[Site]:
     """Wide and light; a test fails when the browser has complained, or asked anybody else."""
     logged_in.browser.look()
+    logged_in.browser.complaints()
+    logged_in.browser.requested()
     yield logged_in
     assert logged_in.browser.complaints() == []
     strangers = [url for url in logged_in.browser.requested() if not logged_in.owns(url)]

@@ -120,7 +120,7 @@ def test_next_page_keeps_the_filter(operator: FlaskClient) -> None:
 @pytest.mark.parametrize(
     ("path", "status", "words_of_it"),
     [
-        (f"/messages/{msg_id(999)}", 404, "No such message"),
+        (f"/messages/{msg_id(999)}", 404, "The message does not exist."),
         ("/topics/none-of-that", 404, "No such topic"),
     ],
 )
