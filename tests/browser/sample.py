@@ -235,7 +235,7 @@ class Sample:
         job = Job(
             id="job",
             action="redrive",
-            started_by="ada",
+            started_by="admin",
             chosen="topics orders.close-unpaid",
             started_at=NOW - 42_000,
             looked_at=12_600,

@@ -12,8 +12,8 @@ from admin_app.pages import make_pages
 from soraka.errors import NotAuthenticated
 from tests.browser.sample import NOW, Sample
 
-OPERATOR = Account(name="ada", role="operator", password_hash="", epoch="", created_at=NOW)
-VIEWER = Account(name="grace", role="viewer", password_hash="", epoch="", created_at=NOW)
+OPERATOR = Account(name="admin", role="operator", password_hash="", epoch="", created_at=NOW)
+VIEWER = Account(name="reader", role="viewer", password_hash="", epoch="", created_at=NOW)
 
 
 def sample_app(folder: Path, *, empty: bool = False, user: Account = OPERATOR) -> Flask:
@@ -35,12 +35,12 @@ def _refuse(old: str, new: str) -> None:
 
 
 def _fill(accounts: Accounts, audit: Audit) -> None:
-    accounts.set_password("ada", "correct horse", "operator")
-    accounts.set_password("grace", "battery staple", "viewer")
-    accounts.add_token("nightly-redrive", "operator", "ada")
+    accounts.set_password("admin", "correct horse", "operator")
+    accounts.set_password("reader", "battery staple", "viewer")
+    accounts.add_token("nightly-redrive", "operator", "admin")
     for action, outcome, details in (
         ("login", 200, {}),
         ("pages.pause_topic", 200, {"name": "courier.pickup-window"}),
         ("msg.cancel", 409, {"topic_name": "trial.expiry", "msg_id": "0198a1"}),
     ):
-        audit.add(who="ada", action=action, source="10.1.7.20", outcome=outcome, details=details)
+        audit.add(who="admin", action=action, source="10.1.7.20", outcome=outcome, details=details)
