@@ -20,6 +20,7 @@ class Why(StrEnum):
     TOPIC = "topic"
     CIRCUIT = "circuit"
     LEASE = "lease"
+    CLAIM = "claim"
     DRAIN = "drain"
 
 

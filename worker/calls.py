@@ -12,6 +12,7 @@ from worker.admission import Admission, Refusal, Why
 from worker.judge import Answer, Failure, Ruling, judge
 from worker.request import Request, build
 from worker.settle import Settling
+from worker.standing import Standing
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +24,10 @@ OnDone = Callable[[str, Ended, int, str], None]
 """Topic, how it ended, duration of the call in ms (0 when none was made), reason."""
 OnRelease = Callable[[Why], None]
 
-GATE_SHARE = 0.9
+GATE_SHARE = 0.8
 """Of what a lease leaves beyond the call, the part that may be spent at the gate."""
+SURE_S = 0.02
+"""In so short a time no store has lost a claim, come back and confirmed a cancel."""
 MAX_RELEASES = 10
 """One that was given back so often is called though the circuit of its host be open: retries and
 dead letters must come to those for a host that is gone, too."""
@@ -39,6 +42,7 @@ class Calls:
         clock: Clock,
         call: Call,
         admission: Admission,
+        standing: Standing,
         on_fire: OnFire,
         on_done: OnDone,
         on_release: OnRelease,
@@ -46,19 +50,22 @@ class Calls:
         self._clock = clock
         self._call = call
         self._admission = admission
+        self._standing = standing
         self._on_fire = on_fire
         self._on_done = on_done
         self._on_release = on_release
 
-    def run(self, msg_id: str, claim: Claim) -> Settling:
-        """Makes the call if host, topic and lease allow it. Raises nothing of the outside world."""
+    def run(self, msg_id: str, claim: Claim, asked: float) -> Settling:
+        """Makes the call if host, topic and lease allow it. Raises nothing of the outside world.
+
+        `asked` is when the claim was asked for, on the monotonic clock."""
         try:
             message = wire.decode_message(claim.body)
         except DecodeError as exc:
             return self._done(msg_id, "", claim, Ruling(Ended.DEAD, reason=str(exc)), 0)
-        return self._with(message, claim)
+        return self._with(message, claim, asked)
 
-    def _with(self, message: Message, claim: Claim) -> Settling:
+    def _with(self, message: Message, claim: Claim, asked: float) -> Settling:
         started = time.monotonic()
         try:
             request = build(message, attempt=claim.tries, due_at=claim.due_at)
@@ -74,15 +81,29 @@ class Calls:
         if isinstance(ticket, Refusal):
             return self._released(message, claim, ticket)
         started = time.monotonic()
-        result = None
+        result: Answer | Failure | None = None
         try:
-            result = self._within_lease(message, request, claim)
+            lost = self._lost(message, request, claim, asked)
+            result = None if lost else self._within_lease(message, request, claim)
         finally:
             self._admission.leave(ticket, message.topic, result)
+        if lost:
+            return self._released(message, claim, lost)
         if result is None:
             short = Refusal(Why.LEASE, 0, "too little of the lease was left")
             return self._released(message, claim, short)
         return self._ended(message, claim, result, started)
+
+    def _lost(
+        self, message: Message, request: Request, claim: Claim, asked: float
+    ) -> Refusal | None:
+        """Why the claim may stand no more; asked only of one that is not quite new."""
+        wait_s = self._spare_ms(request, claim) / 1000
+        if time.monotonic() - asked <= SURE_S or wait_s < 0:
+            return None
+        if self._standing.stands(message.msg_id, claim, wait_s):
+            return None
+        return Refusal(Why.CLAIM, 0, "the store does not say that the claim stands")
 
     def _within_lease(
         self, message: Message, request: Request, claim: Claim
