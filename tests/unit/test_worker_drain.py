@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import gevent
 import pytest
@@ -17,17 +17,17 @@ import idl
 from center.main import Center
 from soraka import wire
 from soraka.config import Config, override
-from soraka.errors import PeerUnavailable
+from soraka.errors import PeerUnavailable, StoreUnavailable
 from soraka.message import Callback, Message, State
 from soraka.metrics import Metrics
-from soraka.ports import NewMessage
+from soraka.ports import DueId, NewMessage, Totals
 from soraka.rpc import RpcClient, parse_address
 from soraka.wiring import Parts
 from tests.acceptance.deployments import free_port
 from tests.contract.store_kit import uuid7
 from tests.unit.sinks import Sink, eventually, sink
 from tests.unit.worker_kit import after, calls
-from worker.leave import FOREVER
+from worker.leave import QUIET_S, handed_over
 from worker.main import Worker
 
 R = TypeVar("R", Worker, Center)
@@ -92,8 +92,11 @@ class House:
     def states(self, msg_ids: list[str]) -> Counter[State]:
         return Counter(s.state for s in self.parts.store.get(msg_ids) if s)
 
+    def owners(self, msg_ids: list[str]) -> set[str]:
+        return {s.owner for s in self.parts.store.get(msg_ids) if s}
+
     def nothing_left(self, worker: Worker) -> bool:
-        return not self.parts.store.due(worker.instance.address, FOREVER, 1)
+        return not self.parts.store.totals().pending.get(worker.instance.address)
 
     def close(self) -> None:
         for role in self.roles:
@@ -132,7 +135,44 @@ def test_beside_another_all_goes_over_and_nothing_is_late_or_twice(
     late = sorted(seen.at - int(seen.headers["soraka-due-at"]) for seen in server.seen)
     assert late[len(late) * 9 // 10] < 500
     assert house.states(far) == {State.PENDING: 300}
-    assert {s.owner for s in house.parts.store.get(far) if s} == {staying.instance.address}
+    assert house.owners(far) == {staying.instance.address}
+
+
+def test_what_a_center_gives_an_idle_one_that_leaves_goes_to_another_at_once(
+    house: House, server: Sink
+) -> None:
+    """The center has not heard yet that it leaves."""
+    leaving, staying, _ = house.worker(), house.worker(), house.center()
+    drained = gevent.spawn(leaving.drain, 20)
+    gevent.sleep(QUIET_S / 2)
+    msg_ids = [house.put(leaving, server.url, in_ms=HOUR_MS)]
+    started = time.monotonic()
+    eventually(lambda: house.owners(msg_ids) == {staying.instance.address})
+    assert time.monotonic() - started < 1
+    assert drained.get(timeout=20)
+
+
+class PartAway:
+    """A store one shard of which is out of reach: it cannot say how many are pending."""
+
+    def __init__(self) -> None:
+        self.away = True
+
+    def due(self, owner: str, until: int, limit: int) -> list[DueId]:
+        return []
+
+    def totals(self) -> Totals:
+        if self.away:
+            raise StoreUnavailable("a shard is away")
+        return Totals({}, 0, 0, 0, 0, 0)
+
+
+def test_nothing_in_the_shards_within_reach_is_not_nothing(house: House) -> None:
+    leaving, _, _ = house.worker(), house.worker(), house.center()
+    store: Any = PartAway()
+    assert not handed_over(leaving.instance, house.parts.registry, store, QUIET_S + 0.5)
+    store.away = False
+    assert handed_over(leaving.instance, house.parts.registry, store, 10)
 
 
 def test_it_says_so_and_serves_what_is_due_until_all_has_gone(house: House, server: Sink) -> None:
