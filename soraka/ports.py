@@ -363,7 +363,7 @@ class StoreReader(Protocol):
         """Dead letters that died before `until`, the latest first."""
 
     def totals(self) -> Totals:
-        """O(shards + owners)."""
+        """Of all shards; StoreUnavailable when one is out of reach. O(shards + owners)."""
 
 
 class Query(NamedTuple):

@@ -29,6 +29,7 @@ class Why(StrEnum):
     PAUSED = "paused"
     CIRCUIT = "circuit"
     LEASE = "lease"
+    CLAIM = "claim"
     DRAIN = "drain"
 
 

@@ -13,6 +13,7 @@ from worker.admission import Admission, Refusal, Why
 from worker.judge import Answer, Failure, judge
 from worker.request import Request, build
 from worker.settle import Settling
+from worker.standing import Standing
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +41,10 @@ class Done(NamedTuple):
 OnDone = Callable[[Done], None]
 OnRelease = Callable[[Why], None]
 
-GATE_SHARE = 0.9
+GATE_SHARE = 0.8
 """Of what a lease leaves beyond the call, the part that may be spent at the gate."""
+SURE_S = 0.02
+"""In so short a time no store has lost a claim, come back and confirmed a cancel."""
 _PAUSED = Refusal(Why.PAUSED, 0, "the topic is paused")
 
 
@@ -56,6 +59,7 @@ class Calls:
         clock: Clock,
         call: Call,
         admission: Admission,
+        standing: Standing,
         is_paused: Callable[[str], bool],
         on_fire: OnFire,
         on_done: OnDone,
@@ -65,20 +69,23 @@ class Calls:
         self._clock = clock
         self._call = call
         self._admission = admission
+        self._standing = standing
         self._is_paused = is_paused
         self._on_fire = on_fire
         self._on_done = on_done
         self._on_release = on_release
 
-    def run(self, msg_id: str, claim: Claim) -> Settling:
-        """Makes the call if host, topic and lease allow it. Raises nothing of the outside world."""
+    def run(self, msg_id: str, claim: Claim, asked: float) -> Settling:
+        """Makes the call if host, topic and lease allow it. Raises nothing of the outside world.
+
+        `asked` is when the claim was asked for, on the monotonic clock."""
         try:
             message = wire.decode_message(claim.body)
         except DecodeError as exc:
             return self._done(msg_id, claim, Done("", Ended.DEAD, str(exc)), 0)
-        return self._with(message, claim)
+        return self._with(message, claim, asked)
 
-    def _with(self, message: Message, claim: Claim) -> Settling:
+    def _with(self, message: Message, claim: Claim, asked: float) -> Settling:
         if self._is_paused(message.topic):
             return self._released(message, claim, _PAUSED)
         try:
@@ -95,10 +102,11 @@ class Calls:
         )
         if isinstance(ticket, Refusal):
             return self._released(message, claim, ticket)
-        began, started_at = time.monotonic(), self._clock.now_ms()
         result: Answer | Failure | Refusal | None = None
         try:
-            result = self._within_lease(message, request, claim)
+            result = self._lost(message, request, claim, asked)
+            began, started_at = time.monotonic(), self._clock.now_ms()
+            result = result or self._within_lease(message, request, claim)
         finally:
             made = None if isinstance(result, Refusal) else result
             self._admission.leave(ticket, message.topic, made)
@@ -106,6 +114,17 @@ class Calls:
             return self._released(message, claim, result)
         duration_ms = int((time.monotonic() - began) * 1000)
         return self._ended(message, claim, result, started_at, duration_ms)
+
+    def _lost(
+        self, message: Message, request: Request, claim: Claim, asked: float
+    ) -> Refusal | None:
+        """Why the claim may stand no more; asked only of one that is not quite new."""
+        wait_s = self._spare_ms(request, claim) / 1000
+        if time.monotonic() - asked <= SURE_S or wait_s < 0:
+            return None
+        if self._standing.stands(message.msg_id, claim, wait_s):
+            return None
+        return Refusal(Why.CLAIM, 0, "the store does not say that the claim stands")
 
     def _within_lease(
         self, message: Message, request: Request, claim: Claim

@@ -16,7 +16,7 @@ from gevent.pool import Group
 
 from soraka.config import WorkerConfig
 from soraka.errors import StoreUnavailable
-from soraka.ports import Claim, ClaimKind, Clock, DueId, Ended, Store
+from soraka.ports import Claim, ClaimKind, Clock, DueId, Ended, FullStore
 from soraka.process import Turns
 from worker.admission import Admission
 from worker.again import Paces, Unanswered
@@ -28,6 +28,7 @@ from worker.pager import Pager
 from worker.parking import Parking
 from worker.rates import Rates
 from worker.settle import BackOff, Settler, Settling
+from worker.standing import Standing
 from worker.timer import Timer
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class Loop:
         self,
         *,
         owner: str,
-        store: Store,
+        store: FullStore,
         clock: Clock,
         call: Call,
         config: WorkerConfig,
@@ -69,6 +70,7 @@ class Loop:
         self._store = store
         self._clock = clock
         self._config = config
+        self._greenlets = Group()
         self._timer = Timer(config.max_held)
         self._unanswered = Unanswered(config.max_held, shards)
         self._paces = Paces(config.max_held)
@@ -85,6 +87,7 @@ class Loop:
             clock=clock,
             call=call,
             admission=self._admission,
+            standing=Standing(store, shards, self._greenlets),
             is_paused=is_paused,
             on_fire=on_fire,
             on_done=on_done,
@@ -109,7 +112,6 @@ class Loop:
         self._next_claim = 0.0
         self._refusing = False
         self._draining = False
-        self._greenlets = Group()
         # a busy one is not in the timer; its claim will tell
         self._offers = Offers(hand_back, self._timer.discard, self._greenlets)
 
@@ -295,11 +297,12 @@ class Loop:
     def _claimed(self, msg_ids: list[str]) -> list[str]:
         """Claims, and acts on the answers; returns those to which there was none."""
         handed_over = 0
+        asked = time.monotonic()
         try:
             claims = self._store.claim(msg_ids)
             self._claim_back_off.worked()
             for msg_id, claim in zip(msg_ids, claims, strict=True):
-                self._act_on(msg_id, claim)
+                self._act_on(msg_id, claim, asked)
                 handed_over += 1
             return [i for i, c in zip(msg_ids, claims, strict=True) if c.kind is ClaimKind.UNKNOWN]
         except StoreUnavailable as exc:
@@ -314,11 +317,11 @@ class Loop:
             self._slot_freed()
         return []
 
-    def _act_on(self, msg_id: str, claim: Claim) -> None:
+    def _act_on(self, msg_id: str, claim: Claim, asked: float) -> None:
         if claim.kind is ClaimKind.FIRE:
             self._paces.forget(msg_id)
             self._calling += 1
-            self._greenlets.spawn(self._make_call, msg_id, claim)
+            self._greenlets.spawn(self._make_call, msg_id, claim, asked)
             return
         self._busy.discard(msg_id)
         if claim.kind is ClaimKind.GONE:
@@ -334,10 +337,10 @@ class Loop:
         for msg_id in msg_ids:
             self._timer.push(msg_id, now)
 
-    def _make_call(self, msg_id: str, claim: Claim) -> None:
+    def _make_call(self, msg_id: str, claim: Claim, asked: float) -> None:
         settling = None
         try:
-            settling = self._calls.run(msg_id, claim)
+            settling = self._calls.run(msg_id, claim, asked)
         except Exception:  # a defect in one call
             log.exception("call.failed", extra={"msg_id": msg_id})
         finally:

@@ -7,8 +7,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import gevent
 import pytest
@@ -17,17 +18,17 @@ import idl
 from center.main import Center
 from soraka import wire
 from soraka.config import Config, override
-from soraka.errors import PeerUnavailable
+from soraka.errors import PeerUnavailable, StoreUnavailable
 from soraka.message import Callback, Message, State
 from soraka.metrics import Metrics
-from soraka.ports import NewMessage
+from soraka.ports import DueId, NewMessage, Totals
 from soraka.rpc import RpcClient, parse_address
 from soraka.wiring import Parts
 from tests.acceptance.deployments import free_port
 from tests.contract.store_kit import uuid7
 from tests.unit.sinks import Sink, eventually, sink
 from tests.unit.worker_kit import after, calls
-from worker.leave import FOREVER
+from worker.leave import QUIET_S, handed_over
 from worker.main import Worker
 
 R = TypeVar("R", Worker, Center)
@@ -57,8 +58,9 @@ class House:
                 },
             )
         )
+        self._closing = ExitStack()
+        self._closing.callback(self.parts.close)
         self.parts.clock.sync()
-        self.roles: list[Worker | Center] = []
         self._position = -1
 
     def worker(self) -> Worker:
@@ -68,9 +70,15 @@ class House:
         return self._started(Center(self.parts, Metrics()))
 
     def _started(self, role: R) -> R:
+        self._closing.callback(role.stop)
         role.start()
-        self.roles.append(role)
         return role
+
+    def drains(self, worker: Worker, limit_s: float) -> "gevent.Greenlet[..., bool]":
+        """In the background, and not beyond the house."""
+        draining = gevent.spawn(worker.drain, limit_s)
+        self._closing.callback(draining.kill)
+        return draining
 
     def put(self, owner: Worker, url: str, *, in_ms: int, ttr_ms: int = 1000) -> str:
         now = self.parts.clock.now_ms()
@@ -92,20 +100,21 @@ class House:
     def states(self, msg_ids: list[str]) -> Counter[State]:
         return Counter(s.state for s in self.parts.store.get(msg_ids) if s)
 
+    def owners(self, msg_ids: list[str]) -> set[str]:
+        return {s.owner for s in self.parts.store.get(msg_ids) if s}
+
     def nothing_left(self, worker: Worker) -> bool:
-        return not self.parts.store.due(worker.instance.address, FOREVER, 1)
+        return not self.parts.store.totals().pending.get(worker.instance.address)
 
     def close(self) -> None:
-        for role in self.roles:
-            role.stop()
-        self.parts.close()
+        """All of it, the last first, also when a part of it fails."""
+        self._closing.close()
 
 
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[House]:
-    made = House(tmp_path)
-    yield made
-    made.close()
+    with closing(House(tmp_path)) as made:
+        yield made
 
 
 @pytest.fixture
@@ -132,7 +141,44 @@ def test_beside_another_all_goes_over_and_nothing_is_late_or_twice(
     late = sorted(seen.at - int(seen.headers["soraka-due-at"]) for seen in server.seen)
     assert late[len(late) * 9 // 10] < 500
     assert house.states(far) == {State.PENDING: 300}
-    assert {s.owner for s in house.parts.store.get(far) if s} == {staying.instance.address}
+    assert house.owners(far) == {staying.instance.address}
+
+
+def test_what_a_center_gives_an_idle_one_that_leaves_goes_to_another_at_once(
+    house: House, server: Sink
+) -> None:
+    """The center has not heard yet that it leaves."""
+    leaving, staying, _ = house.worker(), house.worker(), house.center()
+    drained = house.drains(leaving, 20)
+    gevent.sleep(QUIET_S / 2)
+    msg_ids = [house.put(leaving, server.url, in_ms=HOUR_MS)]
+    started = time.monotonic()
+    eventually(lambda: house.owners(msg_ids) == {staying.instance.address})
+    assert time.monotonic() - started < 1
+    assert drained.get(timeout=20)
+
+
+class PartAway:
+    """A store one shard of which is out of reach: it cannot say how many are pending."""
+
+    def __init__(self) -> None:
+        self.away = True
+
+    def due(self, owner: str, until: int, limit: int) -> list[DueId]:
+        return []
+
+    def totals(self) -> Totals:
+        if self.away:
+            raise StoreUnavailable("a shard is away")
+        return Totals({}, 0, 0, 0, 0, 0)
+
+
+def test_nothing_in_the_shards_within_reach_is_not_nothing(house: House) -> None:
+    leaving, _, _ = house.worker(), house.worker(), house.center()
+    store: Any = PartAway()
+    assert not handed_over(leaving.instance, house.parts.registry, store, QUIET_S + 0.5)
+    store.away = False
+    assert handed_over(leaving.instance, house.parts.registry, store, 10)
 
 
 def test_it_says_so_and_serves_what_is_due_until_all_has_gone(house: House, server: Sink) -> None:
@@ -140,15 +186,14 @@ def test_it_says_so_and_serves_what_is_due_until_all_has_gone(house: House, serv
     center = dataclasses.replace(leaving.instance, service="center", address="10.0.0.9:30001")
     house.parts.registry.register(center)  # one that does not get round to it
     msg_ids = [house.put(leaving, server.url, in_ms=200 + 100 * n) for n in range(10)]
-    drained = gevent.spawn(leaving.drain, 30)
+    drained = house.drains(leaving, 30)
     address = leaving.instance.address
     eventually(lambda: house.parts.registry.live("worker")[address].draining)
-    client = RpcClient(idl.worker.Worker, parse_address(address), timeout_ms=3000)
     incarnation = leaving.instance.incarnation
     due = idl.worker.Due(msg_id=msg_ids[-1], due_at=house.parts.clock.now_ms())
-    assert client.call("deliver", incarnation=incarnation, messages=[due]) == 0
-    assert client.call("heartbeat", incarnation=incarnation).draining
-    client.close()
+    with closing(RpcClient(idl.worker.Worker, parse_address(address), timeout_ms=3000)) as client:
+        assert client.call("deliver", incarnation=incarnation, messages=[due]) == 0
+        assert client.call("heartbeat", incarnation=incarnation).draining
     eventually(lambda: house.states(msg_ids)[State.SUCCEEDED] == 10)
     late = [seen.at - int(seen.headers["soraka-due-at"]) for seen in server.seen]
     assert sorted(late)[5] < 300
@@ -187,7 +232,7 @@ def test_with_nobody_to_take_it_over_it_goes_at_once(
 def test_another_that_leaves_too_takes_nothing(house: House, server: Sink) -> None:
     first, second, _ = house.worker(), house.worker(), house.center()
     far = [house.put(first, server.url, in_ms=HOUR_MS) for _ in range(10)]
-    drains = [gevent.spawn(worker.drain, 10) for worker in (first, second)]
+    drains = [house.drains(worker, 10) for worker in (first, second)]
     started = time.monotonic()
     assert all(drain.get(timeout=20) for drain in drains)
     assert time.monotonic() - started < 5

@@ -79,12 +79,12 @@ class Switched:
 class Rig:
     """A store and any number of loops on it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, lease_margin_ms: int = 400) -> None:
         self.real = SqliteStore(
             path=path,
             retention_ms=600_000,
             dead_retention_ms=600_000,
-            lease_margin_ms=400,
+            lease_margin_ms=lease_margin_ms,
             early_ms=60_000,
         )
         self.store = Switched(self.real)
