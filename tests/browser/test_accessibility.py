@@ -47,6 +47,7 @@ def served(
     server.stop(timeout=1)
 
 
+@pytest.mark.timeout(240)  # some seconds, but for a machine under load
 def test_no_serious_fault_and_nothing_too_wide(
     browser: Browser, served: tuple[str, str], axe: str
 ) -> None:
