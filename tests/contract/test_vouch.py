@@ -161,3 +161,50 @@ def test_the_consumer_looks_at_once(redis_server: Server, rig: Vouching) -> None
     assert rig.missing() == 0
     rig.vouch.turn()
     assert rig.answers_claims()
+
+
+@pytest.fixture
+def slow(redis_server: Server, rig: Vouching, monkeypatch: pytest.MonkeyPatch) -> Vouching:
+    """Redis has restarted while some records of each partition were unread."""
+    monkeypatch.setattr("center.vouch.LOOK_EVERY_S", 0)
+    rig.add(30)
+    rig.turn()
+    rig.vouch.turn()
+    rig.add(3)
+    restart(redis_server)
+    rig.vouch.turn()
+    assert not rig.answers_claims()
+    return rig
+
+
+def test_a_topic_deleted_meanwhile_is_not_waited_for(slow: Vouching) -> None:
+    for partition in ("t/0@x", "t/1@x"):
+        del slow.tape.records[partition], slow.tape.epochs[partition], slow.tape.next[partition]
+    slow.vouch.turn()
+    assert not slow.answers_claims()  # the third is still there
+    slow.turn()
+    slow.vouch.turn()
+    assert slow.answers_claims()
+
+
+def test_records_that_expired_meanwhile_are_not_waited_for(
+    slow: Vouching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spans = {partition: (end, end) for partition, (_, end) in slow.tape.spans().items()}
+    monkeypatch.setattr(slow.tape, "spans", lambda: spans)
+    slow.vouch.turn()
+    assert slow.answers_claims()
+
+
+def test_a_tail_lost_meanwhile_is_not_waited_for(slow: Vouching) -> None:
+    for records in slow.tape.records.values():
+        records.pop()
+    slow.vouch.turn()
+    assert slow.answers_claims()
+
+
+def test_what_comes_meanwhile_is_not_waited_for(slow: Vouching) -> None:
+    slow.turn(1)
+    slow.add(60)
+    slow.vouch.turn()
+    assert slow.answers_claims()
