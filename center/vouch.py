@@ -22,7 +22,11 @@ LOOK_EVERY_S = 3.0
 
 
 class Vouch:
-    """`look_again` has the consumer look at the positions at once."""
+    """`look_again` has the consumer look at the positions at once.
+
+    The ends of the log are read once the restarts have stood unchanged for `apart_s`: so long
+    after a fail-over others may still go to the old master, which confirms cancels.
+    """
 
     def __init__(
         self,
@@ -31,21 +35,23 @@ class Vouch:
         store: FullStore,
         metrics: Metrics,
         look_again: Callable[[], None],
+        apart_s: float = 0,
     ) -> None:
         self._log = log
         self._store = store
         self._metrics = metrics
         self._look_again = look_again
+        self._apart_s = apart_s
         self._restarts: frozenset[str] = frozenset()
         self._unread: dict[str, int] | None = None
-        self._looked_at = self._told_at = 0.0
+        self._began_at = self._looked_at = self._told_at = 0.0
 
     def turn(self) -> None:
         """One look. Raises Unavailable; the next turn begins anew with what is known then."""
         restarts = self._store.restarts()
         if restarts != self._restarts:
             self._begin(restarts)
-        if not restarts:
+        if not restarts or time.monotonic() - self._began_at < self._apart_s:
             return
         if not self._is_read_up():
             self._tell()
@@ -59,7 +65,7 @@ class Vouch:
             log.warning("store.restarted", extra={"processes": sorted(restarts)})
             self._look_again()
         self._restarts, self._unread = restarts, None
-        self._told_at = time.monotonic()
+        self._began_at = self._told_at = time.monotonic()
 
     def _is_read_up(self) -> bool:
         unread = self._to_read()
