@@ -19,7 +19,7 @@ from soraka import launch, process
 from soraka.config import Config
 from soraka.metrics import Metrics
 from soraka.rpc import RpcServer
-from soraka.wiring import Parts
+from soraka.wiring import Parts, masters_apart_s
 
 VOUCH_EVERY_S = 0.2
 RESUME_EVERY_S = 0.05
@@ -64,6 +64,7 @@ class Center:
             store=parts.store,
             metrics=metrics,
             look_again=self._consume.look_again,
+            apart_s=masters_apart_s(parts.config),
         )
         moves = Moves(
             store=parts.store,

@@ -10,7 +10,11 @@ from soraka.clock import StoreClock
 from soraka.config import Config
 from soraka.errors import ConfigError, Unavailable
 from soraka.ports import FullStore, Log, Registry
+<<<<<<< HEAD
 from soraka.timed import Observe, TimedStore
+=======
+from soraka.process import CLOCK_EVERY_S
+>>>>>>> fix4b
 from soraka.topics import Topics
 
 
@@ -107,6 +111,20 @@ def open_store(config: Config) -> FullStore:
                 timeout_ms=c.timeout_ms,
             )
     return cast(FullStore, store)
+
+
+def masters_apart_s(config: Config) -> float:
+    """For how long processes may go to two masters that both take writes, counted from the first
+    that goes to the new one: in a planned fail-over of a Sentinel group.
+
+    A process asks where the master is when it uses the store, if only for its clock, and a call to
+    the old one may then be under way.
+    """
+    if config.store.adapter != "redis" or config.store.redis_mode != "sentinel":
+        return 0
+    from soraka.adapters.redis_sentinel import FRESH_S
+
+    return FRESH_S + CLOCK_EVERY_S + config.store.timeout_ms / 1000
 
 
 def open_registry(config: Config) -> Registry:

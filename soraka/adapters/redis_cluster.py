@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from redis.crc import key_slot
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import MovedError, RedisError
 
 from soraka.adapters.redis_lookup import Lookup, first_answer
@@ -13,6 +13,7 @@ from soraka.adapters.redis_node import Limits, Node, Options
 ASKED = 5
 """Servers asked at once for the slots."""
 Address = tuple[str, int]
+Slots = list[tuple[range, Address]]
 
 
 class ClusterTopology:
@@ -26,7 +27,7 @@ class ClusterTopology:
         self._limits = limits
         self._seeds = [_address(seed) for seed in seeds]
         self._nodes: dict[Address, Node] = {}
-        self._slots: list[tuple[range, Address]] = []
+        self._slots: Slots = []
         self._where: dict[int, Node] = {}
         self._lookup = Lookup(self._look)
 
@@ -63,8 +64,10 @@ class ClusterTopology:
         known = [self._node(address) for address in {*self._seeds, *self._nodes}]
         random.shuffle(known)
         known.sort(key=lambda node: node.resting)
-        self._slots = first_answer(known[:ASKED], ("CLUSTER", "SLOTS"), _slots)
+        self._slots = first_answer(known[:ASKED], ("CLUSTER", "SLOTS"), _slots, _share)
         self._where = {}
+        if _share(self._slots) < 1:  # those it leaves out may be the ones that know
+            return
         for address in {*self._nodes} - {address for _, address in self._slots}:
             self._nodes.pop(address).retire()
 
@@ -79,7 +82,12 @@ def _address(options: Options) -> Address:
     return options.get("host", "localhost"), options.get("port", 6379)
 
 
-def _slots(node: Node, reply: Sequence[Any]) -> list[tuple[range, Address]]:
+def _share(slots: Slots) -> float:
+    """Of all slots: a server that joins a cluster knows only some of them at first."""
+    return sum(len(some) for some, _ in slots) / REDIS_CLUSTER_HASH_SLOTS
+
+
+def _slots(node: Node, reply: Sequence[Any]) -> Slots:
     """Source: CLUSTER SLOTS. A host it does not name is that of the server asked."""
     if not reply:
         raise RedisError("knows of no slots")

@@ -29,6 +29,7 @@ class Lookup:
         self._refreshing = False
         self._lock = BoundedSemaphore(1)
         self._stale = True
+        self._found = False
         self._looked = float("-inf")
         self._error: RedisError | None = None
 
@@ -37,15 +38,18 @@ class Lookup:
 
     def ensure(self) -> None:
         """Raises what the last look raised, if nothing has been found since."""
-        if self._stale:
+        if self._must_look():
             with self._lock:
-                if time.monotonic() - self._looked > SECONDS_BETWEEN:
+                if self._must_look() and time.monotonic() - self._looked > SECONDS_BETWEEN:
                     self._try()
         elif not self._refreshing and time.monotonic() - self._looked > self._fresh_s:
             self._refreshing = True
             gevent.spawn(self._refresh)
         if self._error is not None:
             raise self._error
+
+    def _must_look(self) -> bool:
+        return self._stale or not self._found
 
     def _refresh(self) -> None:
         try:
@@ -56,29 +60,47 @@ class Lookup:
             self._refreshing = False
 
     def _try(self) -> None:
-        self._stale, self._error = False, None
+        self._stale, self._error = False, None  # what makes it stale during the look counts
         try:
             self._look()
+            self._found = True
         except RedisError as exc:
             self._stale, self._error = True, exc
+        except BaseException:  # cut short: the caller's time is up, or it is ended
+            self._stale = True
+            raise
         finally:
             self._looked = time.monotonic()
 
 
-def first_answer(nodes: Sequence[Node], command: Command, read: Callable[[Node, Any], T]) -> T:
+def first_answer(
+    nodes: Sequence[Node],
+    command: Command,
+    read: Callable[[Node, Any], T],
+    share: Callable[[T], float] = lambda _: 1.0,
+) -> T:
     """Asks all at once and takes the first answer that `read` finds good, so that one which is
     silent delays nothing. `read` raises RedisError for the others. Raises the last of those.
+
+    `share` says how much of the whole an answer has, 0 to 1: without one that has all, the fullest
+    is taken, once all have answered.
 
     The slower ones end by themselves, within their timeouts: to be ended in the middle would cost
     each of them its connection.
     """
     asking = [gevent.spawn(_ask, node, command, read) for node in nodes]
     error = RedisError("no server to ask")
+    partial: list[T] = []
     for one in gevent.iwait(asking):
         answer = one.get()
-        if not isinstance(answer, RedisError):
+        if isinstance(answer, RedisError):
+            error = answer
+        elif share(answer) >= 1:
             return answer
-        error = answer
+        else:
+            partial.append(answer)
+    if partial:
+        return max(partial, key=share)
     raise error
 
 

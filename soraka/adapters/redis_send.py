@@ -64,6 +64,7 @@ class _Sending:
                 groups.setdefault(where[shard], []).append(i)
             else:
                 self.replies[i] = RedisError(f"no server has shard {shard}")
+                self._topology.look_again()
         return groups
 
     def _ask(self, node: Node, at: Sequence[int]) -> None:

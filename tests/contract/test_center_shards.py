@@ -231,6 +231,28 @@ def test_what_was_never_committed_is_read_from_the_start(rig: Rig) -> None:
     assert rig.metrics.emptied._value.get() == 0
 
 
+def test_what_is_committed_is_asked_once_a_turn_and_not_of_new_partitions(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    committed = rig.tape.committed
+
+    def counted(group: str) -> Mapping[str, int]:
+        asked.append(group)
+        return committed(group)
+
+    monkeypatch.setattr(rig.tape, "committed", counted)
+    rig.turn(1)
+    assert asked == []
+    rig.add(30)
+    for partition in rig.tape.records:
+        rig.tape.reassign(partition, start=0)
+    rig.turn(1)
+    assert asked == ["center"]
+    rig.turn()
+    assert rig.missing() == 0
+
+
 def test_what_is_committed_every_shard_has(rig: Rig) -> None:
     rig.add(30)
     rig.turn()

@@ -1,14 +1,19 @@
 """A Redis that restarts answers no claim until center has read it up, over every partition."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from center.vouch import Vouch
+from soraka.adapters.redis_sentinel import FRESH_S
+from soraka.config import Config, override
 from soraka.errors import LogUnavailable, StoreUnavailable
 from soraka.message import Command, CommandKind
 from soraka.ports import ClaimKind
 from soraka.wire import encode
+from soraka.wiring import masters_apart_s
+from tests.acceptance.sink import wait_until
 from tests.contract.test_center_shards import Rig
 from tests.servers import Server
 
@@ -161,3 +166,78 @@ def test_the_consumer_looks_at_once(redis_server: Server, rig: Vouching) -> None
     assert rig.missing() == 0
     rig.vouch.turn()
     assert rig.answers_claims()
+
+
+@pytest.fixture
+def slow(redis_server: Server, rig: Vouching, monkeypatch: pytest.MonkeyPatch) -> Vouching:
+    """Redis has restarted while some records of each partition were unread."""
+    monkeypatch.setattr("center.vouch.LOOK_EVERY_S", 0)
+    rig.add(30)
+    rig.turn()
+    rig.vouch.turn()
+    rig.add(3)
+    restart(redis_server)
+    rig.vouch.turn()
+    assert not rig.answers_claims()
+    return rig
+
+
+def test_a_topic_deleted_meanwhile_is_not_waited_for(slow: Vouching) -> None:
+    for partition in ("t/0@x", "t/1@x"):
+        del slow.tape.records[partition], slow.tape.epochs[partition], slow.tape.next[partition]
+    slow.vouch.turn()
+    assert not slow.answers_claims()  # the third is still there
+    slow.turn()
+    slow.vouch.turn()
+    assert slow.answers_claims()
+
+
+def test_records_that_expired_meanwhile_are_not_waited_for(
+    slow: Vouching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spans = {partition: (end, end) for partition, (_, end) in slow.tape.spans().items()}
+    monkeypatch.setattr(slow.tape, "spans", lambda: spans)
+    slow.vouch.turn()
+    assert slow.answers_claims()
+
+
+def test_a_tail_lost_meanwhile_is_not_waited_for(slow: Vouching) -> None:
+    for records in slow.tape.records.values():
+        records.pop()
+    slow.vouch.turn()
+    assert slow.answers_claims()
+
+
+def test_what_comes_meanwhile_is_not_waited_for(slow: Vouching) -> None:
+    slow.turn(1)
+    slow.add(60)
+    slow.vouch.turn()
+    assert slow.answers_claims()
+
+
+def test_the_ends_are_read_once_all_have_left_the_old_master(
+    redis_server: Server, rig: Vouching
+) -> None:
+    rig.turn()
+    rig.vouch.turn()
+    rig.vouch._apart_s = 0.5
+    restart(redis_server)
+    began = time.monotonic()
+    rig.vouch.turn()
+    rig.add(3)  # one that has not moved yet confirms it
+    while time.monotonic() - began < 0.4:
+        rig.vouch.turn()
+        assert not rig.answers_claims()
+    wait_until(lambda: rig.vouch.turn() is None and rig.vouch._unread)
+    assert not rig.answers_claims()
+    rig.turn()
+    rig.vouch.turn()
+    assert rig.answers_claims()
+
+
+def test_only_in_sentinel_mode_masters_may_be_apart() -> None:
+    sentinel = {"adapter": "redis", "redis_mode": "sentinel", "sentinel_master": "m"}
+    made = override(Config(), {"store": {**sentinel, "timeout_ms": 1000}})
+    assert masters_apart_s(made) > 1 + FRESH_S
+    assert masters_apart_s(override(made, {"store": {"redis_mode": "cluster"}})) == 0
+    assert masters_apart_s(Config()) == 0

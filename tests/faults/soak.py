@@ -48,13 +48,21 @@ class Soak:
     def __init__(self, folder: Path, stack: dict[str, Server], *, seed: int, rate: float) -> None:
         self._stack = stack
         self._seed = seed
-        self._proxies = {name: Proxy(stack[name].port) for name in ("redis", "zookeeper")}
-        self._cluster = self._deploy(folder)
-        self._tail = AofTail(stack["redis"])
-        self._topic = warm_topic(self._cluster)
-        self.run = Run(
-            self._cluster, self._topic, folder, seed=seed, rate=rate, name=f"soak, seed {seed}"
-        )
+        with contextlib.ExitStack() as opened:
+            self._proxies = {name: Proxy(stack[name].port) for name in ("redis", "zookeeper")}
+            for proxy in self._proxies.values():
+                opened.callback(proxy.close)
+            self._cluster = self._new_cluster(folder)
+            opened.callback(self._cluster.close)
+            self._cluster.start()
+            self._tail = AofTail(stack["redis"])
+            opened.callback(self._tail.close)
+            self._topic = warm_topic(self._cluster)
+            self.run = Run(
+                self._cluster, self._topic, folder, seed=seed, rate=rate, name=f"soak, seed {seed}"
+            )
+            opened.callback(self.run.close)
+            self.close = opened.pop_all().close
         self._kinds: dict[str, Callable[[Strike], None]] = {
             "kill": self._kill,
             "stop": self._stop,
@@ -66,7 +74,7 @@ class Soak:
             "poison": self._poison,
         }
 
-    def _deploy(self, folder: Path) -> Cluster:
+    def _new_cluster(self, folder: Path) -> Cluster:
         redis, kafka, zookeeper = (self._stack[name].url for name in SERVERS)
         cluster = new_cluster(redis, kafka, zookeeper, folder)
         cluster.add(
@@ -78,15 +86,7 @@ class Soak:
             },
         )
         cluster.add("receive", "receive1")
-        cluster.start()
         return cluster
-
-    def close(self) -> None:
-        self.run.close()
-        self._tail.close()
-        self._cluster.close()
-        for proxy in self._proxies.values():
-            proxy.close()
 
     # ------------------------------------------------------------------ the run
 
@@ -206,8 +206,10 @@ def soak(folder: Path, *, minutes: float, seed: int, rate: float) -> bool:
         made = Soak(folder, stack, seed=seed, rate=rate)
         try:
             made.go(minutes * 60)
-            with contextlib.suppress(AssertionError):
+            try:
                 made.run.verify(timeout_s=SETTLE_S)
+            except AssertionError as exc:
+                print(exc)
         finally:
             made.close()
     report = made.run.checker.report

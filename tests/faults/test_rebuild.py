@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 import redis as redis_py
@@ -15,10 +16,16 @@ pytestmark = pytest.mark.timeout(180)
 FAR_MS = 20_000
 
 
+@pytest.fixture
+def sink() -> Iterator[Sink]:
+    made = Sink()
+    yield made
+    made.close()
+
+
 def test_a_store_that_lost_everything_is_rebuilt(
-    cluster: Cluster, shared: Shared, full_stack: FullStack
+    cluster: Cluster, shared: Shared, full_stack: FullStack, sink: Sink
 ) -> None:
-    sink = Sink()
     began = now_ms()
     called = [_submit(cluster, shared, sink, 0) for _ in range(20)]
     pending = [_submit(cluster, shared, sink, FAR_MS) for _ in range(60)]
@@ -55,7 +62,6 @@ def test_a_store_that_lost_everything_is_rebuilt(
     assert all(len(sink.of(msg_id)) == 1 for msg_id in called)
     for msg_id in postponed:
         assert sink.of(msg_id)[0].at >= began + FAR_MS + 5000
-    sink.close()
 
 
 def _calls(sink: Sink, of: Counter[str]) -> Counter[str]:

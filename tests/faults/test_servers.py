@@ -87,11 +87,13 @@ def test_kafka_away_beyond_the_append_timeout(
     with run.fault("kafka away"):
         with full_stack.kafka.outage():
             flood = [gevent.spawn(_flood, cluster, shared.topic) for _ in range(4)]
-            answer = _submit(cluster, shared.topic)
-            assert (answer.status_code, answer.json()["ec"]) == (503, 503)
-            assert int(answer.headers["Retry-After"]) > 0
-            first, second = (_most_memory(receive, 2 * APPEND_TIMEOUT_S) for _ in range(2))
-            gevent.killall(flood)
+            try:
+                answer = _submit(cluster, shared.topic)
+                assert (answer.status_code, answer.json()["ec"]) == (503, 503)
+                assert int(answer.headers["Retry-After"]) > 0
+                first, second = (_most_memory(receive, 2 * APPEND_TIMEOUT_S) for _ in range(2))
+            finally:
+                gevent.killall(flood)
         run.flow()
     # full after the first append timeout: from there on it grows no more
     assert second - first < MAX_INFLIGHT_BYTES, f"{first >> 20}, then {second >> 20} MiB"

@@ -65,7 +65,6 @@ class Rig:
         self.workers.start(self._changed)
         for heart in self.hearts:
             self.registry.register(heart.instance)
-        wait_until(lambda: all(heart.beats for heart in self.hearts))
 
     def _changed(self) -> None:
         self.changes += 1
@@ -86,8 +85,11 @@ class Rig:
 @pytest.fixture
 def rig() -> Iterator[Rig]:
     made = Rig()
-    yield made
-    made.close()
+    try:
+        wait_until(lambda: all(heart.beats for heart in made.hearts))
+        yield made
+    finally:
+        made.close()
 
 
 def beats_on(heart: Heart, times: int = 3) -> Callable[[], bool]:
