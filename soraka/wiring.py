@@ -10,11 +10,8 @@ from soraka.clock import StoreClock
 from soraka.config import Config
 from soraka.errors import ConfigError, Unavailable
 from soraka.ports import FullStore, Log, Registry
-<<<<<<< HEAD
-from soraka.timed import Observe, TimedStore
-=======
 from soraka.process import CLOCK_EVERY_S
->>>>>>> fix4b
+from soraka.timed import Observe, TimedStore
 from soraka.topics import Topics
 
 

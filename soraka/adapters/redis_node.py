@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from redis import BlockingConnectionPool, Redis
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MovedError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
@@ -72,7 +73,10 @@ class Node:
         pipe = self._redis.pipeline(transaction=False)
         for command in commands:
             pipe.execute_command(*command)
-        replies: list[Any] = pipe.execute(raise_on_error=False)
+        try:
+            replies: list[Any] = pipe.execute(raise_on_error=False)
+        except ValueError as exc:  # so gevent says that a socket was closed under its reader
+            raise RedisConnectionError(f"{self.address} was left: {exc}") from exc
         return replies
 
     def retire(self) -> None:
