@@ -24,7 +24,7 @@ from tests.unit.receive_kit import uuid7
 
 TOPIC = "orders"
 WORKER = "127.0.0.1:30002"
-PASSWORDS = {"olga": "olga's password", "vera": "vera's password"}
+PASSWORDS = {"operator": "operator's password", "viewer": "viewer's password"}
 """An operator and a viewer."""
 
 
@@ -33,8 +33,8 @@ def _accounts_file() -> bytes:
     """Made once: hashing passwords takes its time."""
     with tempfile.TemporaryDirectory() as folder:
         accounts = Accounts(Path(folder) / "admin.json")
-        accounts.set_password("olga", PASSWORDS["olga"], "operator")
-        accounts.set_password("vera", PASSWORDS["vera"], "viewer")
+        accounts.set_password("operator", PASSWORDS["operator"], "operator")
+        accounts.set_password("viewer", PASSWORDS["viewer"], "viewer")
         return (Path(folder) / "admin.json").read_bytes()
 
 

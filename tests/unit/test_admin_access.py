@@ -75,12 +75,12 @@ def test_every_other_endpoint_asks_for_a_login(kit: Kit) -> None:
 def test_paths_that_are_nothing_tell_nobody_so(kit: Kit) -> None:
     assert kit.client().flask.get("/sorakaq/nonsense").status_code == 401
     assert kit.client().flask.get("/nonsense").status_code == 303
-    assert kit.client("vera").get("/nonsense").status_code == 404
+    assert kit.client("viewer").get("/nonsense").status_code == 404
 
 
 @pytest.mark.parametrize("by", ["session", "token"])
 def test_a_viewer_gets_no_operators_call(kit: Kit, by: str) -> None:
-    viewer = kit.client("vera") if by == "session" else kit.script("viewer")
+    viewer = kit.client("viewer") if by == "session" else kit.script("viewer")
     refused = 0
     for method, path, view in endpoints(kit.app):
         if need_of(view, method) != OPERATOR:
@@ -99,7 +99,7 @@ def test_a_viewer_gets_no_operators_call(kit: Kit, by: str) -> None:
 
 
 def test_what_a_viewer_may_it_gets(kit: Kit) -> None:
-    viewer = kit.client("vera")
+    viewer = kit.client("viewer")
     assert viewer.got("/topic/list")[0]["topic_name"] == TOPIC
     assert viewer.result("/topic/get", topic_name=TOPIC)["business"] == ""
     assert viewer.got("/account/me")["role"] == "viewer"
@@ -125,14 +125,14 @@ def test_a_proxy_is_believed_only_when_it_is_trusted(kit: Kit, tmp_path: Path) -
     proxied = Kit(tmp_path / "proxied", trusted_proxies=1)
     for made, source in ((kit, "127.0.0.1"), (proxied, "203.0.113.9")):
         client = made.client()
-        form = {"name": "olga", "password": "wrong", "csrf_token": client.csrf_of_page()}
+        form = {"name": "operator", "password": "wrong", "csrf_token": client.csrf_of_page()}
         client.flask.post("/login", data=form, headers={"X-Forwarded-For": "203.0.113.9"})
         assert made.audit.latest(1)[0]["from"] == source
     proxied.close()
 
 
 def test_security_headers_are_on_every_answer(kit: Kit) -> None:
-    client = kit.client("olga").flask
+    client = kit.client("operator").flask
     for path in ("/login", "/sorakaq/topic/list", "/nonsense", "/static/nonsense", "/healthz"):
         headers = client.get(path).headers
         policy = headers["Content-Security-Policy"]
@@ -150,7 +150,7 @@ def test_a_login_leads_back_to_where_one_was(kit: Kit) -> None:
     client = kit.client()
     asked = client.flask.get("/topics?page=2")
     assert asked.headers["Location"] == "/login?next=/topics?page%3D2"
-    answer = client.login("olga", PASSWORDS["olga"], next="/topics?page=2")
+    answer = client.login("operator", PASSWORDS["operator"], next="/topics?page=2")
     assert (answer.status_code, answer.headers["Location"]) == (303, "/topics?page=2")
     assert client.flask.get("/login").status_code == 303
 
@@ -181,7 +181,9 @@ def test_htmx_is_told_to_go_to_the_login(kit: Kit) -> None:
     assert answer.headers["HX-Redirect"] == "/login?next=/topics?a%3D1"
 
 
-@pytest.mark.parametrize(("name", "password"), [("olga", "wrong"), ("nobody", "wrong"), ("", "")])
+@pytest.mark.parametrize(
+    ("name", "password"), [("operator", "wrong"), ("nobody", "wrong"), ("", "")]
+)
 def test_a_wrong_login_is_refused_and_says_not_what_is_wrong(
     kit: Kit, name: str, password: str
 ) -> None:
@@ -201,14 +203,14 @@ def test_an_unknown_account_takes_as_long_as_a_known_one(
 
     monkeypatch.setattr("admin_app.auth.check_password_hash", check)
     client = kit.client()
-    client.login("olga", "wrong")
+    client.login("operator", "wrong")
     client.login("nobody", "wrong")
     assert [hashed.split("$")[0] for hashed in looked_at] == ["scrypt:32768:8:1"] * 2
 
 
 def test_the_form_without_its_token_logs_nobody_in(kit: Kit) -> None:
     client = kit.client()
-    form = {"name": "olga", "password": PASSWORDS["olga"]}
+    form = {"name": "operator", "password": PASSWORDS["operator"]}
     assert client.flask.post("/login", data=form).status_code == 403
     assert client.get("/account/me").status_code == 401
 
@@ -216,11 +218,11 @@ def test_the_form_without_its_token_logs_nobody_in(kit: Kit) -> None:
 def test_brute_force_is_stopped_by_account(tmp_path: Path) -> None:
     kit = Kit(tmp_path, login_attempts=3)
     client = kit.client()
-    assert [client.login("olga", "wrong").status_code for _ in range(3)] == [401] * 3
-    stopped = client.login("olga", PASSWORDS["olga"])
+    assert [client.login("operator", "wrong").status_code for _ in range(3)] == [401] * 3
+    stopped = client.login("operator", PASSWORDS["operator"])
     assert stopped.status_code == 429
     assert 1 <= int(stopped.headers["Retry-After"]) <= 300
-    assert client.login("vera", PASSWORDS["vera"]).status_code == 303  # others are not
+    assert client.login("viewer", PASSWORDS["viewer"]).status_code == 303  # others are not
     assert kit.script("viewer").got("/topic/list")
     kit.close()
 
@@ -230,7 +232,7 @@ def test_brute_force_is_stopped_by_address(tmp_path: Path) -> None:
     client = kit.client()
     names = [f"name{n}" for n in range(4)]
     assert [client.login(name, "wrong").status_code for name in names] == [401] * 4
-    assert client.login("olga", PASSWORDS["olga"]).status_code == 429
+    assert client.login("operator", PASSWORDS["operator"]).status_code == 429
     kit.close()
 
 
@@ -238,8 +240,8 @@ def test_a_success_forgets_the_failures_of_an_account(tmp_path: Path) -> None:
     kit = Kit(tmp_path, login_attempts=3)
     for _ in range(3):
         client = kit.client()
-        assert client.login("olga", "wrong").status_code == 401
-        assert client.login("olga", PASSWORDS["olga"]).status_code == 303
+        assert client.login("operator", "wrong").status_code == 401
+        assert client.login("operator", PASSWORDS["operator"]).status_code == 303
     kit.close()
 
 
@@ -247,7 +249,7 @@ def test_stopped_attempts_do_not_fill_the_audit(tmp_path: Path) -> None:
     kit = Kit(tmp_path, login_attempts=2)
     client = kit.client()
     for _ in range(6):
-        client.login("olga", "wrong")
+        client.login("operator", "wrong")
     assert [entry["outcome"] for entry in kit.audit.latest(10)] == [401, 401]
     kit.close()
 
@@ -261,7 +263,7 @@ def cookie(client: Client) -> Any:
 
 def test_the_cookie_is_for_this_site_and_no_script(kit: Kit) -> None:
     client = kit.client()
-    answer = client.login("olga", PASSWORDS["olga"])
+    answer = client.login("operator", PASSWORDS["operator"])
     said = answer.headers["Set-Cookie"]
     assert "HttpOnly" in said
     assert "SameSite=Strict" in said
@@ -286,7 +288,7 @@ def test_a_cookie_from_before_the_login_is_worth_nothing_after_it(kit: Kit) -> N
     victim = kit.client()
     planted_csrf = victim.csrf_of_page()
     planted = cookie(victim).value
-    assert victim.login("olga", PASSWORDS["olga"]).status_code == 303
+    assert victim.login("operator", PASSWORDS["operator"]).status_code == 303
     assert cookie(victim).value != planted
     attacker = kit.app.test_client()
     attacker.set_cookie("soraka_admin", planted)
@@ -296,11 +298,11 @@ def test_a_cookie_from_before_the_login_is_worth_nothing_after_it(kit: Kit) -> N
 
 
 def test_a_second_login_leaves_nothing_of_the_first(kit: Kit) -> None:
-    client = kit.client("vera")
+    client = kit.client("viewer")
     with client.flask.session_transaction() as session:
         before = dict(session)
     client.flask.post("/logout", headers=client.headers)
-    client.login("olga", PASSWORDS["olga"])
+    client.login("operator", PASSWORDS["operator"])
     with client.flask.session_transaction() as session:
         assert session["sid"] != before["sid"]
         assert session["csrf_token"] != before["csrf_token"]
@@ -308,7 +310,7 @@ def test_a_second_login_leaves_nothing_of_the_first(kit: Kit) -> None:
 
 
 def test_after_logout_a_copy_of_the_cookie_counts_no_more(kit: Kit) -> None:
-    client = kit.client("olga")
+    client = kit.client("operator")
     copied = cookie(client).value
     assert client.flask.post("/logout").status_code == 403  # not without the CSRF token
     assert client.flask.post("/logout", headers=client.headers).status_code == 303
@@ -319,36 +321,36 @@ def test_after_logout_a_copy_of_the_cookie_counts_no_more(kit: Kit) -> None:
 
 
 def test_a_new_password_ends_the_other_sessions(kit: Kit) -> None:
-    here, there = kit.client("olga"), kit.client("olga")
-    old = PASSWORDS["olga"]
+    here, there = kit.client("operator"), kit.client("operator")
+    old = PASSWORDS["operator"]
     wrong = here.post("/account/password", old_password="wrong", new_password="a new password")
     assert (wrong.status_code, wrong.json["ec"]) == (401, 406)
     short = here.post("/account/password", old_password=old, new_password="short")
     assert short.json["em"].startswith("password: must be from 10")
     assert here.result("/account/password", old_password=old, new_password="a new password")
-    assert here.got("/account/me")["name"] == "olga"
+    assert here.got("/account/me")["name"] == "operator"
     assert there.get("/account/me").status_code == 401
-    assert kit.client().login("olga", old).status_code == 401
-    assert kit.client().login("olga", "a new password").status_code == 303
+    assert kit.client().login("operator", old).status_code == 401
+    assert kit.client().login("operator", "a new password").status_code == 303
 
 
 def test_another_password_role_or_the_end_of_an_account_holds_at_once(kit: Kit) -> None:
-    olga, vera = kit.client("olga"), kit.client("vera")
-    olga.result("/account/setRole", name="vera", role="operator")
-    assert vera.got("/account/list")
-    olga.result("/account/setPassword", name="vera", password="another password")
-    assert vera.get("/account/me").status_code == 401
-    vera = kit.client()
-    vera.login("vera", "another password")
-    olga.result("/account/delete", name="vera")
-    assert vera.get("/account/me").status_code == 401
+    operator, viewer = kit.client("operator"), kit.client("viewer")
+    operator.result("/account/setRole", name="viewer", role="operator")
+    assert viewer.got("/account/list")
+    operator.result("/account/setPassword", name="viewer", password="another password")
+    assert viewer.get("/account/me").status_code == 401
+    viewer = kit.client()
+    viewer.login("viewer", "another password")
+    operator.result("/account/delete", name="viewer")
+    assert viewer.get("/account/me").status_code == 401
 
 
 def test_a_session_ends_when_unused_and_when_old(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
     began = int(time.time() * 1000)
     now = began
     monkeypatch.setattr("admin_app.auth._now_ms", lambda: now)
-    client = kit.client("olga")
+    client = kit.client("operator")
     idle_ms, most_ms = kit.config.admin.idle_ms, kit.config.admin.session_ms
     while now < began + most_ms - idle_ms // 2:  # in use it lives on
         assert client.get("/account/me").status_code == 200
@@ -356,7 +358,7 @@ def test_a_session_ends_when_unused_and_when_old(kit: Kit, monkeypatch: pytest.M
     now = began + most_ms + 1
     assert client.get("/account/me").status_code == 401
     now = began
-    idle, polling = kit.client("olga"), kit.client("olga")
+    idle, polling = kit.client("operator"), kit.client("operator")
     now += idle_ms // 2
     assert polling.flask.get("/sorakaq/account/me", headers={LIVE: "1"}).status_code == 200
     now += idle_ms // 2 + 1
@@ -369,15 +371,15 @@ def test_a_session_ends_when_unused_and_when_old(kit: Kit, monkeypatch: pytest.M
     [
         {},
         {"began": 0},
-        {"_user_id": "olga:"},
-        {"_user_id": "olga"},
+        {"_user_id": "operator:"},
+        {"_user_id": "operator"},
         {"_user_id": "nobody:x"},
     ],
 )
 def test_a_session_signed_with_another_key_or_for_another_epoch_is_nobodys(
     kit: Kit, forged: dict[str, Any], tmp_path: Path
 ) -> None:
-    client = kit.client("olga")
+    client = kit.client("operator")
     if forged:
         with client.flask.session_transaction() as session:
             session.update(forged)
@@ -397,7 +399,7 @@ def test_a_session_signed_with_another_key_or_for_another_epoch_is_nobodys(
 
 
 def test_a_change_by_session_needs_the_csrf_token(kit: Kit) -> None:
-    client = kit.client("olga")
+    client = kit.client("operator")
     token = client.headers.pop("X-CSRFToken")
     for wrong in ({}, {"X-CSRFToken": "nonsense"}, {"X-CSRFToken": kit.client().csrf_of_page()}):
         answer = client.flask.post(
@@ -412,7 +414,7 @@ def test_a_change_by_session_needs_the_csrf_token(kit: Kit) -> None:
 
 
 def test_every_change_needs_it(kit: Kit) -> None:
-    client = kit.client("olga")
+    client = kit.client("operator")
     for method, path, view in endpoints(kit.app):
         if method not in SAFE and need_of(view, method) != OPEN:
             answer = client.flask.open(concrete(path), method=method, json={})
@@ -423,8 +425,8 @@ def test_every_change_needs_it(kit: Kit) -> None:
 
 
 def test_a_script_needs_a_token_and_no_csrf(kit: Kit) -> None:
-    olga = kit.client("olga")
-    made = olga.result("/token/add", name="deploy", role="operator")["token"]
+    operator = kit.client("operator")
+    made = operator.result("/token/add", name="deploy", role="operator")["token"]
     script = Client(kit.app.test_client(), {"Authorization": f"Bearer {made}"})
     assert script.result("/topic/pause", topic_name=TOPIC)
     assert script.got("/account/me") == {
@@ -433,12 +435,12 @@ def test_a_script_needs_a_token_and_no_csrf(kit: Kit) -> None:
         "by_token": True,
     }
     assert cookie(script) is None
-    assert [t["name"] for t in olga.got("/token/list")] == ["deploy"]
+    assert [t["name"] for t in operator.got("/token/list")] == ["deploy"]
     assert made not in (Path(kit.config.admin.accounts)).read_text()
     assert "deploy" in str(kit.audit.latest(5))
     assert made not in Path(kit.config.admin.audit).read_text()
-    assert olga.post("/token/add", name="deploy", role="viewer").status_code == 409
-    olga.result("/token/revoke", name="deploy")
+    assert operator.post("/token/add", name="deploy", role="viewer").status_code == 409
+    operator.result("/token/revoke", name="deploy")
     assert script.get("/account/me").status_code == 401
 
 
@@ -460,29 +462,33 @@ def test_a_token_has_no_password(kit: Kit) -> None:
 
 
 def test_every_change_is_in_the_audit_with_who_what_when_whence_and_outcome(kit: Kit) -> None:
-    client = kit.client("olga")
+    client = kit.client("operator")
     before = int(time.time() * 1000)
     client.result("/topic/update", topic_name=TOPIC, business="shop")
     client.post("/topic/update", topic_name="absent", business="shop")
-    kit.client("vera").post("/topic/delete", topic_name=TOPIC)
+    kit.client("viewer").post("/topic/delete", topic_name=TOPIC)
     changes = [entry for entry in kit.audit.latest(10) if entry["action"].startswith("api.")]
     denied, absent, updated = changes
     assert updated.pop("at") >= before
     assert updated == {
-        "who": "olga",
+        "who": "operator",
         "action": "api.topic_update",
         "from": "127.0.0.1",
         "outcome": 200,
         "details": {"topic_name": TOPIC, "business": "shop"},
     }
     assert absent["outcome"] == 407
-    assert (denied["who"], denied["action"], denied["outcome"]) == ("vera", "api.topic_delete", 410)
+    assert (denied["who"], denied["action"], denied["outcome"]) == (
+        "viewer",
+        "api.topic_delete",
+        410,
+    )
 
 
 def test_logins_are_in_it_and_passwords_are_not(kit: Kit) -> None:
-    client = kit.client("olga")
-    kit.client().login("olga", "a wrong password")
-    client.result("/account/setPassword", name="vera", password="another password")
+    client = kit.client("operator")
+    kit.client().login("operator", "a wrong password")
+    client.result("/account/setPassword", name="viewer", password="another password")
     text = Path(kit.config.admin.audit).read_text()
     assert text.count("auth.enter") >= 1
     for secret in (*PASSWORDS.values(), "a wrong password", "another password", "csrf"):
@@ -490,7 +496,7 @@ def test_logins_are_in_it_and_passwords_are_not(kit: Kit) -> None:
 
 
 def test_questions_are_not_in_it(kit: Kit) -> None:
-    client = kit.client("olga")
+    client = kit.client("operator")
     before = kit.audit.latest(100)
     client.result("/msg/query")
     client.got("/topic/list")
@@ -498,9 +504,9 @@ def test_questions_are_not_in_it(kit: Kit) -> None:
 
 
 def test_the_audit_is_for_operators(kit: Kit) -> None:
-    listed = kit.client("olga").got("/audit/list", num=1)
-    assert (len(listed), listed[0]["who"]) == (1, "olga")
-    assert kit.client("vera").get("/audit/list").status_code == 403
+    listed = kit.client("operator").got("/audit/list", num=1)
+    assert (len(listed), listed[0]["who"]) == (1, "operator")
+    assert kit.client("viewer").get("/audit/list").status_code == 403
 
 
 def test_a_full_disk_is_told_and_undoes_nothing(
@@ -509,17 +515,17 @@ def test_a_full_disk_is_told_and_undoes_nothing(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    client = kit.client("olga")
+    client = kit.client("operator")
     monkeypatch.setattr("admin_app.audit.open", full, raising=False)
     client.result("/topic/pause", topic_name=TOPIC)
     assert "audit.not_kept" in caplog.messages
 
 
 def test_what_another_process_changes_is_seen(kit: Kit) -> None:
-    client = kit.client("vera")
+    client = kit.client("viewer")
     other = Accounts(Path(kit.config.admin.accounts))
-    other.set_role("vera", "operator")
+    other.set_role("viewer", "operator")
     assert client.got("/account/list")
-    other.remove("vera")
+    other.remove("viewer")
     assert client.get("/account/me").status_code == 401
     assert AdminConfig().accounts != kit.config.admin.accounts

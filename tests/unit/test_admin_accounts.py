@@ -25,7 +25,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def accounts(path: Path) -> Accounts:
     made = Accounts(path)
-    made.set_password("olga", PASSWORD, "operator")
+    made.set_password("operator", PASSWORD, "operator")
     return made
 
 
@@ -45,7 +45,7 @@ def test_the_file_is_for_its_owner_alone_and_replaced_as_a_whole(
 ) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     before = path.stat().st_ino
-    accounts.set_password("vera", PASSWORD, "viewer")
+    accounts.set_password("viewer", PASSWORD, "viewer")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert path.stat().st_ino != before
     assert [file.name for file in path.parent.iterdir()] == [path.name]
@@ -53,12 +53,12 @@ def test_the_file_is_for_its_owner_alone_and_replaced_as_a_whole(
 
 def test_processes_see_what_others_change(accounts: Accounts, path: Path) -> None:
     other = Accounts(path)
-    other.set_password("vera", PASSWORD, "viewer")
-    assert [account.name for account in accounts.all()] == ["olga", "vera"]
-    token = accounts.add_token("t", "viewer", "olga")
+    other.set_password("viewer", PASSWORD, "viewer")
+    assert [account.name for account in accounts.all()] == ["operator", "viewer"]
+    token = accounts.add_token("t", "viewer", "operator")
     found = other.by_token(token)
     assert found is not None
-    assert (found.name, found.created_by) == ("t", "olga")
+    assert (found.name, found.created_by) == ("t", "operator")
     accounts.end_session("s", 1 << 48)
     accounts.end_session("past", 1)
     accounts.end_session("t", 1 << 48)
@@ -72,30 +72,30 @@ def test_processes_see_what_others_change(accounts: Accounts, path: Path) -> Non
 
 def test_changes_at_once_lose_nothing(accounts: Accounts, path: Path) -> None:
     def add(name: str) -> None:
-        Accounts(path).add_token(name, "viewer", "olga")
+        Accounts(path).add_token(name, "viewer", "operator")
 
     gevent.joinall([gevent.spawn(add, f"t{n}") for n in range(20)], raise_error=True)
     assert len(accounts.tokens()) == 20
 
 
 def test_the_last_operator_stays(accounts: Accounts) -> None:
-    accounts.set_password("vera", PASSWORD, "viewer")
+    accounts.set_password("viewer", PASSWORD, "viewer")
     for change in (
-        lambda: accounts.set_role("olga", "viewer"),
-        lambda: accounts.set_password("olga", PASSWORD, "viewer"),
-        lambda: accounts.remove("olga"),
+        lambda: accounts.set_role("operator", "viewer"),
+        lambda: accounts.set_password("operator", PASSWORD, "viewer"),
+        lambda: accounts.remove("operator"),
     ):
         with pytest.raises(Conflict, match="last operator"):
             change()
-    accounts.set_role("vera", "operator")
-    accounts.remove("olga")
-    assert [account.name for account in accounts.all()] == ["vera"]
+    accounts.set_role("viewer", "operator")
+    accounts.remove("operator")
+    assert [account.name for account in accounts.all()] == ["viewer"]
 
 
 def test_a_new_password_is_a_new_epoch(accounts: Accounts) -> None:
-    before = accounts.get("olga")
-    accounts.set_password("olga", PASSWORD)
-    after = accounts.get("olga")
+    before = accounts.get("operator")
+    accounts.set_password("operator", PASSWORD)
+    after = accounts.get("operator")
     assert before is not None
     assert after is not None
     assert before.epoch != after.epoch
@@ -146,10 +146,10 @@ def test_one_that_is_damaged_later_counts_as_it_was(
     accounts: Accounts, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path.write_text("{")
-    assert [account.name for account in accounts.all()] == ["olga"]
+    assert [account.name for account in accounts.all()] == ["operator"]
     assert "accounts.unreadable" in caplog.messages
     with pytest.raises(ConfigError):
-        accounts.set_role("olga", "operator")  # nothing is written over it
+        accounts.set_role("operator", "operator")  # nothing is written over it
     assert path.read_text() == "{"
 
 
@@ -158,7 +158,7 @@ def test_one_that_is_deleted_comes_back_with_the_next_change(
 ) -> None:
     path.unlink()
     accounts.end_session("s", 1 << 48)
-    assert [account.name for account in Accounts(path).all()] == ["olga"]
+    assert [account.name for account in Accounts(path).all()] == ["operator"]
 
 
 # ------------------------------------------------------------------------------- audit
@@ -168,14 +168,14 @@ def test_the_audit_lists_the_latest_first_and_skips_what_was_cut_off(tmp_path: P
     audit = Audit(tmp_path / "audit.jsonl")
     assert audit.latest(5) == []
     for n in range(3):
-        audit.add(who="olga", action="a", source="::1", outcome=n, details={"x": "y" * 500})
+        audit.add(who="operator", action="a", source="::1", outcome=n, details={"x": "y" * 500})
     with (tmp_path / "audit.jsonl").open("a") as file:
         file.write('{"at": 1, "wh\n')
     assert [entry["outcome"] for entry in audit.latest(2)] == [2, 1]
     assert len(audit.latest(1)[0]["details"]["x"]) < 250
     assert stat.S_IMODE((tmp_path / "audit.jsonl").stat().st_mode) == 0o600
     lines = (tmp_path / "audit.jsonl").read_text().splitlines()
-    assert json.loads(lines[0])["who"] == "olga"
+    assert json.loads(lines[0])["who"] == "operator"
 
 
 # ------------------------------------------------------------------------ soraka admin
@@ -189,26 +189,26 @@ def run(*arguments: str, password: str = "") -> str:
 
 def test_the_command_sets_passwords_and_makes_tokens(tmp_path: Path) -> None:
     folder = f"--data-dir={tmp_path}"
-    said = run("set-password", "olga", folder, "--role=operator", password=f"{PASSWORD}\n")
-    assert said == "password of olga is set\n"
-    generated = run("set-password", "vera", folder, "--role", "viewer", "--generate")
-    assert generated.startswith("password of vera: ")
+    said = run("set-password", "operator", folder, "--role=operator", password=f"{PASSWORD}\n")
+    assert said == "password of operator is set\n"
+    generated = run("set-password", "viewer", folder, "--role", "viewer", "--generate")
+    assert generated.startswith("password of viewer: ")
     token = run("add-token", "deploy", folder, "--role=operator").strip()
     accounts = Accounts(tmp_path / "admin.json")
-    olga, vera = accounts.all()
-    assert check_password_hash(olga.password_hash, PASSWORD)
-    assert check_password_hash(vera.password_hash, generated.split()[-1])
+    operator, viewer = accounts.all()
+    assert check_password_hash(operator.password_hash, PASSWORD)
+    assert check_password_hash(viewer.password_hash, generated.split()[-1])
     assert accounts.by_token(token) is not None
     noted = Audit(tmp_path / "audit.jsonl").latest(5)
     assert [(entry["action"], entry["details"]["name"]) for entry in noted] == [
         ("add-token", "deploy"),
-        ("set-password", "vera"),
-        ("set-password", "olga"),
+        ("set-password", "viewer"),
+        ("set-password", "operator"),
     ]
     listed = run("list", folder).split("\n")
     assert [line.split() for line in listed if line] == [
-        ["account", "operator", "olga"],
-        ["account", "viewer", "vera"],
+        ["account", "operator", "operator"],
+        ["account", "viewer", "viewer"],
         ["token", "operator", "deploy"],
     ]
 
@@ -216,8 +216,8 @@ def test_the_command_sets_passwords_and_makes_tokens(tmp_path: Path) -> None:
 def test_the_command_finds_the_file_in_the_config_before_or_after(tmp_path: Path) -> None:
     config = tmp_path / "soraka.toml"
     config.write_text(f'[admin]\naccounts = "{tmp_path / "a.json"}"\n')
-    run("--config", str(config), "set-password", "olga", "--role=operator", "--generate")
-    assert "olga" in run("list", "--config", str(config))
+    run("--config", str(config), "set-password", "operator", "--role=operator", "--generate")
+    assert "operator" in run("list", "--config", str(config))
 
 
 def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
