@@ -23,7 +23,6 @@ from worker.calls import Done
 from worker.dns import Resolver
 from worker.loop import Loop
 
-MARGIN_MS = 300
 stopped: list[str] = []
 
 
@@ -51,7 +50,7 @@ def stop_then(what: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def main(url: str, owner: str, point: str, then: str) -> None:
+def main(url: str, owner: str, point: str, then: str, margin_ms: str) -> None:
     def told(done: Done) -> None:
         print(json.dumps([done.ended.value, done.reason]), flush=True)
         if then == "stop_again":  # before it can settle, or claim anew
@@ -66,7 +65,7 @@ def main(url: str, owner: str, point: str, then: str) -> None:
         caller._hosts.open = then_stop(caller._hosts.open)
     if point == "first_piece":
         callback._first_piece = then_stop(callback._first_piece)
-    with redis_store(url, flush=False, lease_margin_ms=MARGIN_MS) as real:
+    with redis_store(url, flush=False, lease_margin_ms=int(margin_ms)) as real:
         store: Any = real
         if point == "claimed":
             store.claim = then_stop(store.claim)

@@ -43,15 +43,31 @@ def test_the_clock_follows_the_store() -> None:
     assert abs(clock.now_ms() - store.now_ms()) < 20
 
 
-def test_a_slow_answer_does_not_move_the_clock() -> None:
+class SlowStore:
+    """Its answers take a while, and were true when they were asked for: ms of each. No time
+    passes but in them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *delays_ms: int) -> None:
+        self.delays_ms = list(delays_ms)
+        self.passed_ms = 0.0
+        monkeypatch.setattr("soraka.clock._monotonic_ms", lambda: self.passed_ms)
+
+    def true_ms(self) -> int:
+        return 1_790_000_000_000 + int(self.passed_ms)
+
+    def now_ms(self) -> int:
+        now = self.true_ms()
+        self.passed_ms += self.delays_ms.pop(0)
+        return now
+
+
+def test_a_slow_answer_does_not_move_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """It was read at once, and 60 ms on its way back: taken for true, all would be 30 ms early."""
-    store = Store()
+    store = SlowStore(monkeypatch, 0, 0, 0, 60, 60, 60)
     clock = StoreClock(store)
     clock.sync()
-    slow = SlowStore(60, 60, 60)
-    clock._store = slow
     assert clock.sync() == 0
-    assert abs(clock.now_ms() - time.time() * 1000) < 15
+    assert abs(clock.now_ms() - store.true_ms()) <= 1
 
 
 def test_the_clock_keeps_its_offset_while_the_store_is_away() -> None:
@@ -64,23 +80,14 @@ def test_the_clock_keeps_its_offset_while_the_store_is_away() -> None:
     assert abs(clock.now_ms() - time.time() * 1000 - 5_000) < 20
 
 
-class SlowStore:
-    """Its answers take a while, and were true when they were asked for: ms of each."""
-
-    def __init__(self, *delays_ms: int) -> None:
-        self.delays_ms = list(delays_ms)
-
-    def now_ms(self) -> int:
-        now = int(time.time() * 1000)
-        gevent.sleep(self.delays_ms.pop(0) / 1000)
-        return now
-
-
 @pytest.mark.parametrize("delays_ms", [(0, 80, 160), (160, 0, 80), (80, 160, 0)])
-def test_the_quickest_reading_of_the_clock_counts(delays_ms: tuple[int, ...]) -> None:
-    clock = StoreClock(SlowStore(*delays_ms))
+def test_the_quickest_reading_of_the_clock_counts(
+    monkeypatch: pytest.MonkeyPatch, delays_ms: tuple[int, ...]
+) -> None:
+    store = SlowStore(monkeypatch, *delays_ms)
+    clock = StoreClock(store)
     clock.sync()  # half of a delay is what a reading is wrong by
-    assert abs(clock.now_ms() - time.time() * 1000) < 20
+    assert abs(clock.now_ms() - store.true_ms()) <= 1
 
 
 class Role:

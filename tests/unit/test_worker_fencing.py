@@ -20,11 +20,13 @@ from soraka.ports import Move
 from tests.contract.store_kit import message, put, redis_store
 from tests.servers import Server
 from tests.unit.sinks import Sink, eventually, sink
-from tests.unit.stopped_worker import MARGIN_MS
 from worker.callback import Caller
 from worker.loop import Loop
 
 TTR_MS = 700
+MARGIN_MS = 300
+LONG_MS = 15_000
+"""A moment is shorter, on a busy machine too."""
 ZOMBIE, HEIR = "10.0.0.1:30002", "10.0.0.2:30002"
 WORKER = """
 from gevent import monkey; monkey.patch_all()
@@ -58,9 +60,11 @@ def _openssl(key: Path, certificate: Path) -> None:
 
 
 @contextmanager
-def worker(url: str, point: str, then: str = "go_on") -> Iterator[subprocess.Popen[str]]:
+def worker(
+    url: str, point: str, then: str = "go_on", margin_ms: int = MARGIN_MS
+) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, "-c", WORKER, url, ZOMBIE, point, then],
+        [sys.executable, "-c", WORKER, url, ZOMBIE, point, then, str(margin_ms)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -98,7 +102,7 @@ def said(process: subprocess.Popen[str]) -> list[str]:
     return ended
 
 
-def submit(store: RedisStore, server: Sink, point: str) -> str:
+def submit(store: RedisStore, server: Sink, point: str, ttr_ms: int | None = None) -> str:
     """A body that no socket takes at once, where that matters."""
     large = point == "first_piece"
     size = 6 << 20 if large else 10
@@ -106,7 +110,7 @@ def submit(store: RedisStore, server: Sink, point: str) -> str:
     url = server.url.replace("127.0.0.1", "localhost")
     m = message(
         store.now_ms(),
-        ttr_ms=3000 if large else TTR_MS,
+        ttr_ms=ttr_ms or (3000 if large else TTR_MS),
         callback=Callback(method="POST", url=url, params=params),
         retry_ms=(60_000,),
     )
@@ -169,8 +173,8 @@ def test_one_that_wakes_while_the_next_is_at_it_does_not_call_too(
 def test_one_stopped_for_a_moment_makes_its_call(
     store: RedisStore, redis_server: Server, point: str
 ) -> None:
-    with sink() as server, worker(redis_server.url, point) as zombie:
-        msg_id = submit(store, server, point)
+    with sink() as server, worker(redis_server.url, point, margin_ms=LONG_MS) as zombie:
+        msg_id = submit(store, server, point, ttr_ms=LONG_MS)
         eventually(lambda: is_stopped(zombie), 15)
         os.kill(zombie.pid, signal.SIGCONT)
         assert said(zombie) == ["succeeded", ""]

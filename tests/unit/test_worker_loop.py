@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from soraka.message import Callback, Command, CommandKind, State
 from soraka.ports import Claim, DueId, Ended, Move, Outcome, Verdict
 from tests.contract.store_kit import message, put, redis_store
 from tests.servers import Server
+from tests.unit.machine import withheld
 from tests.unit.sinks import Sink, eventually, ok, raw, sink
-from tests.unit.worker_kit import OWNER, Rig, Switched, after, calls
+from tests.unit.worker_kit import OWNER, Rig, Switched, after, calls, late_ms
 from worker.callback import Caller
 from worker.loop import Loop
 from worker.rpc import Handler
@@ -324,21 +326,28 @@ def test_no_more_calls_to_a_host_than_allowed(rig: Rig, server: Sink) -> None:
 
 
 def test_a_host_that_hangs_stops_no_other(rig: Rig, server: Sink) -> None:
-    with sink(after(30)) as hanging:
+    with sink(after(30)) as hanging, withheld() as lost:
         rig.loop(max_callbacks=20, max_per_host=10)
-        stuck = rig.put(hanging.url, count=500, ttr_ms=2000, retry_ms=(1000,))
+        stuck = rig.put(hanging.url, count=500, ttr_ms=2000, retry_ms=(1000,) * 32)
         eventually(lambda: hanging.at_once == 10)
         fine = rig.put(server.url, count=50, in_ms=300)
-        due_at = rig.stored(fine[0]).due_at
         rig.all_end(fine, State.SUCCEEDED)
-        assert max(seen.at for seen in server.seen) - due_at < 1000
+        assert max(late_ms(seen, lost) for seen in server.seen) < 1000
         assert hanging.at_once == 10
         # each of the stuck was claimed a few times, not over and over
         assert sum(rig.store.claims) < 5 * (len(stuck) + len(fine))
         assert all(s and s.state is State.PENDING for s in rig.real.get(stuck))
 
 
-def test_claims_and_settles_come_in_batches_under_load(rig: Rig, server: Sink) -> None:
+@pytest.fixture
+def patient_rig(tmp_path: Path) -> Iterator[Rig]:
+    """Whose leases outlast any wait for a busy machine."""
+    with closing(Rig(tmp_path / "store.db", lease_margin_ms=60_000)) as made:
+        yield made
+
+
+def test_claims_and_settles_come_in_batches_under_load(patient_rig: Rig, server: Sink) -> None:
+    rig = patient_rig
     rig.loop(max_callbacks=2000, max_per_host=1000)
     msg_ids = rig.put(server.url, count=1000, in_ms=300, ttr_ms=10_000)
     rig.all_end(msg_ids, State.SUCCEEDED)

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import gevent
 import pytest
@@ -156,7 +155,11 @@ def test_an_answer_that_does_not_come_is_not_waited_for(rig: Rig, server: Sink) 
     store = Asked(rig)
     store.slow_claim_s = 0.05
     never = Event()
-    hangs: Any = lambda _ids: never.wait()  # noqa: E731
+
+    def hangs(_ids: Sequence[str]) -> list[Stored | None]:
+        never.wait()
+        return []
+
     store.get = hangs  # type: ignore[method-assign]
     loop = rig.loop(store=store)
     rig.put(server.url, count=3)

@@ -15,6 +15,7 @@ from soraka.config import WorkerConfig
 from soraka.errors import StoreUnavailable
 from soraka.message import Callback, Message, State, Stored
 from soraka.ports import Claim, ClaimKind, DueId, Ended, NewMessage, Outcome
+from tests.unit.machine import Withheld
 from tests.unit.sinks import Reply, Seen, Sink, eventually, ok
 from worker.admission import Why
 from worker.callback import Caller
@@ -188,6 +189,17 @@ class Rig:
 
 def calls(server: Sink) -> Counter[str]:
     return Counter(seen.headers["soraka-message-id"] for seen in server.seen)
+
+
+BACKLOG_MS = 200
+"""What piled up in a wait for the CPU makes those late, too, that fall due soon after it."""
+
+
+def late_ms(seen: Seen, lost: Withheld | None = None) -> float:
+    """How late it was called; with `lost`, but for what others took of this machine meanwhile."""
+    due_at = int(seen.headers["soraka-due-at"])
+    late = seen.at - due_at
+    return late if lost is None else max(0.0, late - lost.between(due_at - BACKLOG_MS, seen.at))
 
 
 def after(seconds: float, then: Reply | None = None) -> Reply:
