@@ -26,7 +26,11 @@ class AofTail:
         self._watcher = gevent.spawn(self._watch)
 
     def wait_known(self, seconds: float) -> None:
-        """Until it is known how long the file was so many seconds ago."""
+        """Until it is known how long the file was so many seconds ago. Redis begins no new one
+        until its next start."""
+        with redis_py.Redis.from_url(self._redis.url) as client:
+            client.config_set("auto-aof-rewrite-percentage", 0)
+            wait_until(lambda: not client.info("persistence")["aof_rewrite_in_progress"], 30)
         wait_until(lambda: self._was(seconds) is not None, seconds + 30, lambda: "a size known")
 
     def cut(self, seconds: float) -> int:

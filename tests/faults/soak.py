@@ -169,12 +169,13 @@ class Soak:
     def _cut_tail(self, strike: Strike) -> None:
         redis = self._stack["redis"]
         self._tail.wait_known(LOST_S)
-        with self.run.fault("redis loses its tail", lost_ms=int(LOST_S * 1000) + 200) as fault:
-            redis.kill()
+        with (
+            self.run.fault("redis loses its tail", lost_ms=int(LOST_S * 1000) + 200) as fault,
+            redis.outage(),
+        ):
             self._tail.cut(LOST_S)
             fault.struck(LEASE_MARGIN_MS)
             gevent.sleep(strike.lasts_s)
-            redis.start()
 
     def _outage(self, strike: Strike) -> None:
         with self.run.fault(f"{strike.target} away"), self._stack[strike.target].outage():
