@@ -14,7 +14,7 @@ from soraka.errors import StoreUnavailable
 _LUA = Path(__file__).parent / "lua"
 # Each script, whether it may run when Redis is full, and what is sent in front of it.
 _PARTS = {
-    "schedule": ("#!lua", ("common", "apply")),
+    "schedule": ("#!lua", ("common", "era", "apply")),
     "command": ("#!lua flags=allow-oom", ("common", "apply")),
     "claim": ("#!lua flags=allow-oom", ("common", "era")),
     "settle": ("#!lua flags=allow-oom", ("common",)),

@@ -6,11 +6,13 @@ import pytest
 import redis
 
 from soraka.errors import StoreUnavailable
+from soraka.message import State
 from soraka.ports import ClaimKind, Ended, FullStore, Move, Outcome
 from tests.contract.store_kit import (
     OTHER,
     OWNER,
     TurnedClock,
+    add_time,
     cancel,
     entry,
     message,
@@ -130,6 +132,33 @@ def test_redis_that_was_killed_answers_no_claim_until_vouched_for(
             store.claim([due.msg_id])
         store.vouch(frozenset({after}))
         assert store.claim([due.msg_id])[0].kind is ClaimKind.FIRE
+
+
+@pytest.mark.parametrize("lost_its_tail", [True, False])
+def test_redis_a_confirmed_command_read_again_holds_before_a_lease_of_before(
+    redis_server: Server, clock: TurnedClock, lost_its_tail: bool
+) -> None:
+    """Claimed, ended, then cancelled or postponed; and all but the claim was lost. When nothing was
+    lost, a command that is in the log while a call is under way comes too late."""
+    with redis_store(redis_server.url, now_ms=clock) as store:
+        store.vouch(store.restarts())
+        cancelled, postponed = message(clock.now), message(clock.now)
+        put(store, cancelled, postponed)
+        ids = [cancelled.msg_id, postponed.msg_id]
+        assert [claim.kind for claim in store.claim(ids)] == [ClaimKind.FIRE] * 2
+        if lost_its_tail:
+            with redis_server.outage():
+                pass
+        put(store, cancel(ids[0]), add_time(ids[1], 60_000))
+        if not lost_its_tail:
+            assert [s and s.state for s in store.get(ids)] == [State.PENDING] * 2
+            assert [claim.kind for claim in store.claim(ids)] == [ClaimKind.BUSY] * 2
+            return
+        store.vouch(store.restarts())
+        gone, later = store.claim(ids)
+        assert gone.kind is ClaimKind.GONE
+        assert (later.kind, later.at) == (ClaimKind.LATER, postponed.due_at + 60_000)
+        assert [s and s.state for s in store.get(ids)] == [State.CANCELLED, State.PENDING]
 
 
 # --------------------------------------------------------------------------- scan

@@ -41,6 +41,12 @@ local function insert(id, owner, due, topic, record)
   fold_early(id)
 end
 
+-- Read up after a restart: a lease here is one of before, and what ended it may be lost. Then a
+-- command that was confirmed after that end must hold, and not come too late for the lease.
+local function forget_lease_of_before(r)
+  if r.lease > now and not is_vouched_for() then r.lease = now end
+end
+
 for i = 6, #ARGV, 7 do
   local what, position, id = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2]
   if position > standing then
@@ -50,6 +56,7 @@ for i = 6, #ARGV, 7 do
       local r = load(id)
       if r then
         unfold(r)
+        forget_lease_of_before(r)
         apply(r, {ARGV[i + 3], what, ARGV[i + 4], ARGV[i + 5]}, now, retention)
       end
     end
