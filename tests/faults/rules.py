@@ -140,9 +140,8 @@ def too_late_is_true(case: Case) -> Iterator[str]:
             f.may_repeat and f.begin - lease_ms <= command.end and command.begin <= f.end + lease_ms
             for f in case.faults
         )
-        ended_otherwise = any(cancel.begin <= command.end for cancel in life.cancels) or (
-            life.final is not None and life.final.state == "dead"
-        )
+        # a claim may be given back, and the message cancelled before the next one
+        ended_otherwise = life.cancels or (life.final is not None and life.final.state == "dead")
         if not called and not ended_otherwise and not (claim_lost and life.calls):
             yield "'too late' was said of a message neither called, cancelled nor dead"
 

@@ -378,6 +378,12 @@ FINE: dict[str, list[Event]] = {
         DONE,
     ],
     "postponed too late": [submit(), too_late(1015, add=500), call(1010, took=30), DONE],
+    "postponed too late for a claim that was given back, and cancelled": [
+        submit(),
+        too_late(1015, add=500),
+        command(1200),
+        final("cancelled"),
+    ],
     "put off by its host": [submit(), command(100, add=500), call(1800), DONE],
     "cancelled too late, and read again by a store that has forgotten the call": [
         fault(1100, lost=1000),
