@@ -495,6 +495,52 @@ def test_logins_are_in_it_and_passwords_are_not(kit: Kit) -> None:
         assert secret not in text
 
 
+SECRET = "a-secret-of-somebody"
+TAKE_SECRETS = {
+    "password": ("old", "password", "again", "old_password", "new_password"),
+    "token": ("token", "csrf_token", "secret", "api_key", "anything"),
+}
+
+
+@pytest.mark.parametrize("names", TAKE_SECRETS.values(), ids=TAKE_SECRETS)
+@pytest.mark.parametrize("as_form", [True, False], ids=["form", "json"])
+def test_no_secret_is_in_audit_or_log_whatever_is_sent_where(
+    kit: Kit, names: tuple[str, ...], as_form: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    client = kit.client("operator")
+    secrets = dict.fromkeys(names, SECRET)
+    harmless = {"name": "somebody", "role": "viewer", "topic_name": TOPIC, "instance": "h:1"}
+    given: dict[str, Any] = {**harmless, **secrets}
+    if not as_form:
+        given["business"] = [{"password": SECRET}]
+    posted = 0
+    for method, path, _ in endpoints(kit.app):
+        if method == "POST" and path != "/logout":
+            for fields in (given, secrets):
+                sent = {"data": fields} if as_form else {"json": fields}
+                client.flask.post(concrete(path), headers=client.headers, **sent)
+            posted += 1
+    assert posted > 30
+    assert len(kit.audit.latest(100)) > 30
+    assert SECRET not in Path(kit.config.admin.audit).read_text()
+    assert SECRET not in str([vars(record) for record in caplog.records])
+
+
+def test_the_form_of_ones_own_password_leaves_none_in_audit_or_log(
+    kit: Kit, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    client = kit.client("operator")
+    form = {"old": PASSWORDS["operator"], "password": SECRET, "again": SECRET}
+    answer = client.flask.post("/account", data=form, headers=client.headers)
+    assert answer.status_code == 303
+    noted = Path(kit.config.admin.audit).read_text() + str([vars(r) for r in caplog.records])
+    assert "pages.account" in noted
+    for secret in form.values():
+        assert secret not in noted
+
+
 def test_questions_are_not_in_it(kit: Kit) -> None:
     client = kit.client("operator")
     before = kit.audit.latest(100)
