@@ -38,6 +38,7 @@ _SETTINGS = (
     "max_concurrent_dispatches",
     "max_dispatches_per_second",
     "retention_ms",
+    "paused",
 )
 
 

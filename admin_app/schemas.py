@@ -79,6 +79,7 @@ class TopicUpdate(TopicName):
         "How long its finished messages are kept; 0: as configured, else at least a minute.",
         MAX_RETENTION_MS,
     )
+    paused = Flag(allow_none=True, metadata=about("Whether its messages wait, as by pause."))
 
 
 class TopicAdd(TopicUpdate):

@@ -171,6 +171,19 @@ def test_wrong_settings_are_refused_by_name(
     assert [t["topic_name"] for t in api.got("/topic/list")] == [TOPIC]
 
 
+def test_a_topic_is_paused_by_its_settings_too(kit: Kit, api: Client) -> None:
+    api.result("/topic/add", topic_name="mail", paused=True)
+    assert kit.parts.registry.topics()["mail"].paused
+    api.result("/topic/update", topic_name="mail", business="shop", paused=None)
+    assert kit.parts.registry.topics()["mail"].paused
+    api.result("/topic/update", topic_name="mail", paused=False)
+    assert not kit.parts.registry.topics()["mail"].paused
+    form = {"topic_name": "mail", "paused": "true"}
+    api.flask.post("/sorakaq/topic/update", data=form, headers=api.headers)
+    assert kit.parts.registry.topics()["mail"].paused
+    refused(api.post("/topic/update", topic_name="mail", paused="yes"), 400, 401, "paused: ")
+
+
 def test_topics_that_are_there_or_not(api: Client) -> None:
     refused(api.post("/topic/add", topic_name=TOPIC), 409, 412, "exists already")
     for path in ("get", "update", "pause", "resume", "delete"):
