@@ -277,7 +277,7 @@ def test_a_worker_is_drained(kit: Kit, api: Client, workers: list[FakeWorker]) -
     workers[2].stop()
     refused(api.post("/instance/delete", instance=workers[2].address), 503, 503, "")
     alone = FakeWorker(kit, alone=False)
-    refused(api.post("/instance/delete", instance=alone.address), 400, 401, "SIGTERM")
+    refused(api.post("/instance/delete", instance=alone.address), 409, 412, "SIGTERM")
     alone.stop()
 
 
