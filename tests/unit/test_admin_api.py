@@ -287,7 +287,19 @@ def test_topics_of_an_instance(api: Client) -> None:
     assert api.result("/iptopic/get", instance="10.0.0.2:1") == {"topics": [TOPIC]}
 
 
+@pytest.mark.parametrize("instance", ["worker", "10.0.0.1", ":1", "10.0.0.1:0", "10.0.0.1:70000"])
+@pytest.mark.parametrize("path", ["/iptopic/get", "/msg/list"])
+def test_what_is_no_instance_is_refused(api: Client, path: str, instance: str) -> None:
+    refused(api.post(path, instance=instance), 400, 401, f"instance: {instance!r} must be ip:port")
+
+
 # ---------------------------------------------------------------------------- messages
+
+
+@pytest.mark.parametrize("cursor", ["junk", "0", "zz", "~", "a b", "9" * 300])
+def test_a_cursor_that_no_page_has_given_is_refused(kit: Kit, api: Client, cursor: str) -> None:
+    kit.put()
+    refused(api.post("/msg/query", cursor=cursor), 400, 401, "cursor: must be one that a search")
 
 
 def test_messages_of_an_instance_in_pages(kit: Kit, api: Client) -> None:
@@ -300,6 +312,7 @@ def test_messages_of_an_instance_in_pages(kit: Kit, api: Client) -> None:
     assert ([m["msg_id"] for m in rest["list"]], rest["remain"]) == (ids[2:], 0)
     empty = api.result("/msg/list", instance="10.0.0.9:1", start_time=7)
     assert empty == {"total": 0, "remain": 0, "list": [], "end_time": 7}
+    assert api.result("/msg/list", instance=parked_owner(TOPIC))["list"] == []
     for path, given in (("/msg/list", {"instance": WORKER}), ("/msg/query", {})):
         refused(api.post(path, **given, num=501), 400, 404, "num: must be at most 500")
         refused(api.post(path, **given, num=0), 400, 401, "num: ")
