@@ -13,11 +13,15 @@ from typing import Any
 
 import gevent
 
+from soraka.errors import SorakaError, Unavailable
+
 log = logging.getLogger(__name__)
 
 MAX_LISTED = 1000
 _TAIL_BYTES = 1 << 20
 _MAX_TEXT = 200
+OK = 200
+_UNKNOWN = (SorakaError.code, Unavailable.code)
 _HARMLESS = """
 action add_time address all balance business choose command_id instance job_id
 max_concurrent_dispatches max_dispatches_per_second msg_id msg_ids name paused prefix retention_ms
@@ -34,9 +38,16 @@ class Audit:
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def add(
-        self, *, who: str, action: str, source: str, outcome: int, details: Mapping[str, Any]
+        self,
+        *,
+        who: str,
+        action: str,
+        source: str,
+        ec: int = OK,
+        reason: str = "",
+        details: Mapping[str, Any],
     ) -> None:
-        """`outcome` is the ec or HTTP status of the answer, `source` the address of the peer.
+        """`ec` is that of the answer, `reason` why it is not OK, `source` the address of the peer.
         Only details that are known to be harmless are kept. An error of the file is logged: what
         was done is done."""
         entry = {
@@ -44,7 +55,8 @@ class Audit:
             "who": who,
             "action": action,
             "from": source,
-            "outcome": outcome,
+            "outcome": _outcome(ec, reason),
+            "ec": ec,
             "details": {k: _short(v) for k, v in details.items() if _is_told(k, v)},
         }
         log.info("audit", extra={"audit": entry})
@@ -67,6 +79,13 @@ class Audit:
         entries = (_decoded(line) for line in reversed(lines))
         found = [entry for entry in entries if entry is not None]
         return found[: min(limit, MAX_LISTED)]
+
+
+def _outcome(ec: int, reason: str) -> Any:
+    """ok, "refused: reason", or "unknown: reason" when it may have been done all the same."""
+    if ec == OK:
+        return "ok"
+    return _short(f"{'unknown' if ec in _UNKNOWN else 'refused'}: {reason}")
 
 
 def _append(path: str, line: bytes) -> OSError | None:

@@ -118,6 +118,5 @@ class _Files:
             who=f"command:{getpass.getuser()}",
             action=action,
             source="this host",
-            outcome=200,
             details=details,
         )

@@ -168,10 +168,17 @@ def test_the_audit_lists_the_latest_first_and_skips_what_was_cut_off(tmp_path: P
     audit = Audit(tmp_path / "audit.jsonl")
     assert audit.latest(5) == []
     for n in range(3):
-        audit.add(who="operator", action="a", source="::1", outcome=n, details={"name": "y" * 500})
+        audit.add(
+            who="operator",
+            action="a",
+            source="::1",
+            ec=400 + n,
+            reason="x",
+            details={"name": "y" * 500},
+        )
     with (tmp_path / "audit.jsonl").open("a") as file:
         file.write('{"at": 1, "wh\n')
-    assert [entry["outcome"] for entry in audit.latest(2)] == [2, 1]
+    assert [entry["ec"] for entry in audit.latest(2)] == [402, 401]
     assert len(audit.latest(1)[0]["details"]["name"]) < 250
     assert stat.S_IMODE((tmp_path / "audit.jsonl").stat().st_mode) == 0o600
     lines = (tmp_path / "audit.jsonl").read_text().splitlines()
