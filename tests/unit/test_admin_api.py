@@ -439,6 +439,7 @@ def test_a_job_cancels_what_a_filter_finds(kit: Kit, api: Client) -> None:
     later = kit.put(1)
     done = job_ends(api, job["job_id"])
     assert (done["state"], done["looked_at"], done["done"]) == ("done", 450, 450)
+    assert done["chosen"] == f"pending messages of topic {TOPIC}"
     assert (done["refused"], done["failed"], done["started_by"][:6]) == ({}, 0, "token:")
     assert set(kit.states(ids)) == {"cancelled"}
     assert set(kit.states(kept)) == {"dead"}
@@ -507,8 +508,13 @@ def test_a_job_postpones_each_once_and_redrives(kit: Kit, api: Client) -> None:
     assert [s.due_at for s in kit.parts.store.get(ids) if s] == [due + 5000 for due in before]
     dead = kit.put(3, due_in_ms=0)
     kit.kill(dead)
-    job = api.result("/msg/bulk", action="redrive", states=["dead"], all=True)
+    span = {"since": 1_000_000_000_000, "until": 9_000_000_000_000, "prefix": ids[0][:3]}
+    job = api.result("/msg/bulk", action="redrive", states=["dead", "pending"], **span)
     assert job_ends(api, job["job_id"])["done"] == 3
+    assert job["chosen"] == (
+        "dead messages of all topics, submitted from 2001-09-09 01:46:40 UTC, "
+        f"submitted before 2255-03-14 16:00:00 UTC, ids that begin with {ids[0][:3]}"
+    )
     assert set(kit.states(dead)) == {"pending"}
 
 
