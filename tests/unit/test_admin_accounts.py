@@ -6,7 +6,7 @@ from pathlib import Path
 
 import gevent
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from werkzeug.security import check_password_hash
 
 from admin_app.accounts import Accounts
@@ -191,7 +191,7 @@ def test_the_audit_lists_the_latest_first_and_skips_what_was_cut_off(tmp_path: P
 def run(*arguments: str, password: str = "") -> str:
     done = CliRunner().invoke(main, ["admin", *arguments], input=password)
     assert done.exit_code == 0, done.output
-    return done.output
+    return done.stdout
 
 
 def test_the_command_sets_passwords_and_makes_tokens(tmp_path: Path) -> None:
@@ -225,6 +225,22 @@ def test_the_command_finds_the_file_in_the_config_before_or_after(tmp_path: Path
     config.write_text(f'[admin]\naccounts = "{tmp_path / "a.json"}"\n')
     run("--config", str(config), "set-password", "operator", "--role=operator", "--generate")
     assert "operator" in run("list", "--config", str(config))
+
+
+@pytest.mark.parametrize("command", ["set-password", "add-token"])
+def test_the_command_makes_no_folder_and_says_which_file_it_changed(
+    tmp_path: Path, command: str
+) -> None:
+    def called(folder: Path) -> Result:
+        options = ["--role=operator", f"--data-dir={folder}"]
+        return CliRunner().invoke(main, ["admin", command, "x", *options], input=f"{PASSWORD}\n")
+
+    absent = tmp_path / "misspelt"
+    failed = called(absent)
+    assert failed.exit_code == 1
+    assert failed.stderr == f"Error: --data-dir: there is no folder '{absent}'\n"
+    assert not absent.exists()
+    assert called(tmp_path).stderr == f"changed {tmp_path / 'admin.json'}\n"
 
 
 def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
