@@ -25,6 +25,8 @@ from soraka.fields import load
 from soraka.strict_json import GivenTwice, unique_keys
 
 MAX_VALUES = MAX_IDS + 10_000
+CSRF_FIELD = "csrf_token"
+"""In forms beside the fields, as a browser sends it."""
 Got = Mapping[str, Any]
 Act = Callable[[dict[str, Any]], Any]
 _SETTINGS = (
@@ -36,6 +38,7 @@ _SETTINGS = (
     "max_concurrent_dispatches",
     "max_dispatches_per_second",
     "retention_ms",
+    "paused",
 )
 
 
@@ -197,10 +200,13 @@ class Api:
 
     def _bulk_start(self, got: Got) -> dict[str, Any]:
         ids = got.get("msg_ids") or ()
-        parts = ("topics", "states", "since", "until", "prefix")
-        by_filter = bool(got.get("all")) or any(got.get(part) for part in parts)
-        if not ids and not by_filter:
-            raise InvalidParams("all", "must be true when neither msg_ids nor a filter are given")
+        parts = ("topics", "topic_name", "since", "until", "prefix")
+        narrowed = any(got.get(part) for part in parts)
+        if not ids and not narrowed and not got.get("all"):
+            raise InvalidParams(
+                "all", "must be true without msg_ids, topic_name, topics, since, until and prefix"
+            )
+        by_filter = narrowed or bool(got.get("all")) or bool(got.get("states"))
         add_ms = got.get("add_time")
         if add_ms is not None:
             check_delay("add_time", add_ms, least=1)
@@ -369,9 +375,11 @@ def _query(schema: Schema) -> dict[str, Any]:
 
 
 def _body(schema: Schema) -> dict[str, Any]:
-    return parse(
-        request.environ, g.body, max_values=MAX_VALUES, shape=lambda form, _: flat(schema, form)
-    )
+    def shape(form: dict[str, str], _: int) -> dict[str, Any]:
+        form.pop(CSRF_FIELD, None)
+        return flat(schema, form)
+
+    return parse(request.environ, g.body, max_values=MAX_VALUES, shape=shape)
 
 
 def _settings(got: Got) -> dict[str, Any]:

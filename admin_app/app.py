@@ -19,13 +19,14 @@ from admin_app.audit import Audit
 from admin_app.auth import SAFE, Auth, is_for_scripts, to_login
 from admin_app.login import make_login
 from admin_app.openapi import document
+from admin_app.page_kit import refused
 from admin_app.pages import make_pages
 from admin_app.service import Service
 from soraka.answers import SYSTEM_ERROR, done, encode, refuse, refuse_http, reply
 from soraka.body import read
 from soraka.budget import ReadingBudget, Share
 from soraka.config import AdminConfig
-from soraka.errors import NotAuthenticated, SorakaError, Unavailable
+from soraka.errors import InvalidParams, NotAuthenticated, SorakaError, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +167,7 @@ def _add_headers(response: Response) -> Response:
 
 
 def _refused(exc: SorakaError) -> Any:
-    g.outcome = exc.code
+    refused(exc)
     if is_for_scripts():
         response = refuse(exc)
         if isinstance(exc, NotAuthenticated):
@@ -178,7 +179,7 @@ def _refused(exc: SorakaError) -> Any:
 
 
 def _http_error(exc: HTTPException) -> Any:
-    g.outcome = exc.code or 500
+    g.refusal = (InvalidParams.code, exc.name)
     if is_for_scripts():
         return refuse_http(exc)
     status = exc.code or 500
@@ -190,7 +191,7 @@ def _http_error(exc: HTTPException) -> Any:
 def _unexpected(exc: Exception) -> Any:
     """An error of ours: logged whole, told to nobody."""
     log.error("http.failed", exc_info=exc, extra={"path": request.path})
-    g.outcome = SorakaError.code
+    g.refusal = (SorakaError.code, SYSTEM_ERROR)
     if is_for_scripts():
         return reply(SorakaError.code, SYSTEM_ERROR, None, SorakaError.status)
     return render_template("error.html", reason=SYSTEM_ERROR, status=500), 500

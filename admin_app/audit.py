@@ -13,12 +13,23 @@ from typing import Any
 
 import gevent
 
+from soraka.errors import SorakaError, Unavailable
+
 log = logging.getLogger(__name__)
 
 MAX_LISTED = 1000
 _TAIL_BYTES = 1 << 20
 _MAX_TEXT = 200
-_SECRET = ("password", "token", "csrf")
+OK = 200
+_UNKNOWN = (SorakaError.code, Unavailable.code)
+_HARMLESS = """
+action add_time address all balance business choose command_id instance job_id
+max_concurrent_dispatches max_dispatches_per_second msg_id msg_ids name paused prefix retention_ms
+retry retry_ms role scope since state states topic topic_name topics until weigh_by worker_num
+workers
+"""
+_TOLD = frozenset(_HARMLESS.split())
+"""The details that are kept. All others may be secrets."""
 
 
 class Audit:
@@ -27,17 +38,26 @@ class Audit:
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def add(
-        self, *, who: str, action: str, source: str, outcome: int, details: Mapping[str, Any]
+        self,
+        *,
+        who: str,
+        action: str,
+        source: str,
+        ec: int = OK,
+        reason: str = "",
+        details: Mapping[str, Any],
     ) -> None:
-        """`outcome` is the ec or HTTP status of the answer, `source` the address of the peer.
-        Secrets in `details` are left out. An error of the file is logged: what was done is done."""
+        """`ec` is that of the answer, `reason` why it is not OK, `source` the address of the peer.
+        Only details that are known to be harmless are kept. An error of the file is logged: what
+        was done is done."""
         entry = {
             "at": int(time.time() * 1000),
             "who": who,
             "action": action,
             "from": source,
-            "outcome": outcome,
-            "details": {k: _short(v) for k, v in details.items() if not _is_secret(k)},
+            "outcome": _outcome(ec, reason),
+            "ec": ec,
+            "details": {k: _short(v) for k, v in details.items() if _is_told(k, v)},
         }
         log.info("audit", extra={"audit": entry})
         line = json.dumps(entry, ensure_ascii=True).encode() + b"\n"
@@ -59,6 +79,13 @@ class Audit:
         entries = (_decoded(line) for line in reversed(lines))
         found = [entry for entry in entries if entry is not None]
         return found[: min(limit, MAX_LISTED)]
+
+
+def _outcome(ec: int, reason: str) -> Any:
+    """ok, "refused: reason", or "unknown: reason" when it may have been done all the same."""
+    if ec == OK:
+        return "ok"
+    return _short(f"{'unknown' if ec in _UNKNOWN else 'refused'}: {reason}")
 
 
 def _append(path: str, line: bytes) -> OSError | None:
@@ -86,8 +113,10 @@ def _decoded(line: bytes) -> dict[str, Any] | None:
     return entry if isinstance(entry, dict) else None
 
 
-def _is_secret(name: str) -> bool:
-    return any(word in name.lower() for word in _SECRET)
+def _is_told(name: str, value: Any) -> bool:
+    """Objects are left out: they may hold anything, and no field is one."""
+    values = value if isinstance(value, list | tuple) else (value,)
+    return name in _TOLD and all(isinstance(v, str | int | float | None) for v in values)
 
 
 def _short(value: Any) -> Any:

@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from functools import cache, partial
+from http import HTTPStatus
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -24,8 +25,8 @@ from werkzeug.security import check_password_hash, generate_password_hash
 
 from admin_app.access import OPEN, OPERATOR, need_of, only_asks
 from admin_app.accounts import MAX_PASSWORD, Account, Accounts
-from admin_app.attempts import Attempts
-from admin_app.audit import Audit
+from admin_app.attempts import Attempts, FirstStopped
+from admin_app.audit import OK, Audit
 from soraka.config import AdminConfig
 from soraka.errors import (
     InvalidParams,
@@ -116,7 +117,6 @@ class Auth:
         try:
             self._check()
         except SorakaError as exc:
-            g.outcome = exc.code
             if isinstance(exc, NotAuthenticated) and not is_for_scripts():
                 return to_login()
             raise
@@ -146,14 +146,17 @@ class Auth:
     def _write_down(self, response: Response) -> Response:
         """Every request of a known one that may have changed something, refused ones too."""
         who = g.get("who")
-        if who is None or request.method in SAFE or only_asks(self._view()):
+        asks = request.method in SAFE or only_asks(self._view())
+        if who is None or asks or request.endpoint is None:  # no path of ours, or not this method
             return response
+        ec, reason = g.get("refusal") or _by_status(response)
         fields: Mapping[str, Any] = g.get("fields") or request.form.to_dict()
         self._audit.add(
             who=who,
             action=str(request.endpoint),
             source=request.remote_addr or "",
-            outcome=g.get("outcome", response.status_code),
+            ec=ec,
+            reason=reason,
             details={**fields, **(request.view_args or {}), **g.get("noted", {})},
         )
         return response
@@ -210,7 +213,11 @@ class Auth:
         self._accounts.set_password(name, password)
 
     def _verified(self, name: str, password: str) -> Account:
-        self._attempts.take(name[:64], request.remote_addr or "")
+        try:
+            self._attempts.take(name[:64], request.remote_addr or "")
+        except FirstStopped:
+            g.setdefault("who", name[:64])  # for the audit, which all that follow would fill
+            raise
         g.setdefault("who", name[:64])
         account = self._accounts.get(name)
         hashed = account.password_hash if account else self._no_account
@@ -268,6 +275,12 @@ def local_path(url: str) -> str:
     if not path.isprintable() or "\\" in path:
         return "/"
     return f"{path}?{parts.query}" if parts.query else path
+
+
+def _by_status(response: Response) -> tuple[int, str]:
+    """ec and reason of an answer of which its view has not said more."""
+    status = response.status_code
+    return (OK, "") if status < 400 else (status, HTTPStatus(status).phrase)
 
 
 @cache

@@ -17,6 +17,7 @@ import gevent
 from gevent.event import Event
 
 from admin_app.messages import Filter, Messages
+from admin_app.words import utc
 from soraka.commands import Commands, check_delay
 from soraka.errors import Conflict, InvalidParams, MessageNotFound, SorakaError, Unavailable
 from soraka.message import Command, CommandKind, State, Stored
@@ -103,7 +104,7 @@ class Bulk:
             id=uuid.uuid4().hex,
             action=action,
             started_by=started_by,
-            chosen=f"{len(ids)} ids" if query is None else _words(chosen or Filter()),
+            chosen=f"{len(ids)} ids" if query is None else _words(chosen or Filter(), query),
             started_at=self._clock.now_ms(),
             add_ms=add_ms if action == "postpone" else 0,
         )
@@ -230,12 +231,21 @@ class _Stopped(Exception):
     """Asked to stop while it waited."""
 
 
-def _words(chosen: Filter) -> str:
-    parts = [f"topics {', '.join(chosen.topics)}" if chosen.topics else "all topics"]
+def _words(chosen: Filter, query: Query) -> str:
+    """With the state of those it is for, whether it was asked for or not.
+
+    >>> both = Filter(topics=("mail", "sms"), since=90_000)
+    >>> _words(both, Query(both.topics, (State.DEAD,), 90_000, 1 << 48, ""))
+    'dead messages of topics mail, sms, submitted from 1970-01-01 00:01:30 UTC'
+    """
+    states = " or ".join(query.states)
+    many = "topic" if len(chosen.topics) == 1 else "topics"
+    of = f"{many} {', '.join(chosen.topics)}" if chosen.topics else "all topics"
+    parts = [f"{states} messages of {of}"]
     if chosen.since:
-        parts.append(f"since {chosen.since}")
+        parts.append(f"submitted from {utc(chosen.since)}")
     if chosen.until != Filter().until:
-        parts.append(f"until {chosen.until}")
+        parts.append(f"submitted before {utc(chosen.until)}")
     if chosen.prefix:
-        parts.append(f"ids {chosen.prefix}...")
+        parts.append(f"ids that begin with {chosen.prefix}")
     return ", ".join(parts)

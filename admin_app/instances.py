@@ -11,7 +11,7 @@ import gevent
 from thriftpy2.thrift import TException
 
 import idl
-from soraka.errors import InvalidParams, PeerUnavailable, StoreUnavailable, UnknownService
+from soraka.errors import Conflict, InvalidParams, PeerUnavailable, StoreUnavailable, UnknownService
 from soraka.message import Instance
 from soraka.ports import Registry, StoreReader
 from soraka.rpc import RpcClient, parse_address
@@ -80,7 +80,8 @@ class Instances:
 
     def drain(self, address: str) -> None:
         """Has a worker leave: its messages go to others, then it ends and is no longer listed.
-        Returns when it has been told. Raises InvalidParams, PeerUnavailable."""
+        Returns when it has been told. Raises InvalidParams,
+        Conflict of a standalone, PeerUnavailable."""
         instance = self._registry.live("worker").get(address)
         if instance is None:
             raise InvalidParams("instance", f"{address!r} is no live worker; only they drain")
@@ -88,7 +89,7 @@ class Instances:
             with closing(self._client(address)) as client:
                 client.call("drain", incarnation=instance.incarnation)
         except idl.worker.NotAlone as exc:
-            raise InvalidParams("instance", str(exc.em)) from exc
+            raise Conflict(f"instance: {exc.em}") from exc
         except idl.worker.WrongIncarnation as exc:
             raise PeerUnavailable(f"{address} has just been started anew; try again") from exc
         except TException as exc:

@@ -7,6 +7,7 @@ from flask_login import current_user
 
 from admin_app.access import open_to_all, viewer_may
 from admin_app.auth import Auth, local_path
+from admin_app.page_kit import refused
 from soraka.errors import NotAllowed, NotAuthenticated, TooManyAttempts
 
 
@@ -32,8 +33,10 @@ def make_login(auth: Auth) -> Blueprint:
         try:
             auth.login(request.form.get("name", ""), request.form.get("password", ""))
         except NotAuthenticated as exc:
+            refused(exc)
             return _page("Wrong account or password.", exc.status)
         except TooManyAttempts as exc:
+            refused(exc)
             page, status = _page(f"Too many attempts. {_wait(exc.retry_after_s)}", exc.status)
             return page, status, {"Retry-After": str(exc.retry_after_s)}
         return redirect(local_path(request.values.get("next", "/")), 303)

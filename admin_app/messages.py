@@ -6,15 +6,15 @@ from typing import NamedTuple
 
 from soraka.commands import Commands, not_found
 from soraka.errors import InvalidParams, TooManyMessages
-from soraka.message import Attempt, State, Stored, Topic, id_time_ms
+from soraka.message import Attempt, State, Stored, Topic, id_time_ms, parked_topic
 from soraka.ports import FullStore, Query, Registry
+from soraka.topics import check_instance
 
 MAX_PAGE = 500
 MAX_TOPICS = 1000
 FOREVER = 1 << 48
 """Later than any due time."""
 _PREFIX = re.compile(r"[0-9a-f-]{0,36}")
-_CURSOR = re.compile(r"[\x21-\x7e]{0,256}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ class Messages:
     def search(self, chosen: Filter, cursor: str = "", limit: int = 50) -> Page:
         """The latest first. Raises InvalidParams, TooManyMessages, StoreUnavailable."""
         check_limit("num", limit)
-        if not _CURSOR.fullmatch(cursor):
+        if cursor and id_time_ms(cursor) is None:
             raise InvalidParams("cursor", "must be one that a search has returned")
         query = self.query(chosen)
         if not query.topics:
@@ -91,7 +91,10 @@ class Messages:
         return Detail(stored, self._store.history(msg_id), topic)
 
     def of_instance(self, instance: str, start_time: int, num: int) -> Held:
-        """The soonest first. Raises InvalidParams, TooManyMessages, StoreUnavailable."""
+        """The soonest first; none of an instance that is not known. `instance` may be the owner of
+        a paused topic's too. Raises InvalidParams, TooManyMessages, StoreUnavailable."""
+        if parked_topic(instance) is None:
+            check_instance(instance)
         check_limit("num", num)
         if not 0 <= start_time <= FOREVER:
             raise InvalidParams("start_time", f"must be from 0 to {FOREVER} ms since the epoch")

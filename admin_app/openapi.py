@@ -21,7 +21,8 @@ _REFUSALS = {
     "403": "ec 410: not allowed to this role, or the CSRF token is missing.",
     "404": "ec 407 the topic does not exist, ec 405 the message does not.",
     "408": "ec 401: the body did not arrive in time.",
-    "409": "ec 409 too late, or ec 412 not as things are: it exists, or has pending messages.",
+    "409": "ec 409 too late, or ec 412 not as things are: it exists, has pending messages, "
+    "is part of a standalone.",
     "413": "ec 413: the body is too large.",
     "429": "ec 429: too many attempts; see Retry-After.",
     "500": "ec 500: an error of ours, unknown whether it took effect.",

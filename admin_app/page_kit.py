@@ -121,8 +121,8 @@ def tell_refused(exc: SorakaError) -> None:
 
 
 def refused(exc: SorakaError) -> None:
-    """For the audit, which else would have the status of the answer."""
-    g.outcome = exc.code
+    """For the audit, which else would go by the status of the answer."""
+    g.refusal = (exc.code, str(exc))
 
 
 def to(url: str) -> Response:
@@ -158,5 +158,6 @@ class Reader:
 
     def wrong(self, exc: InvalidParams, names: Mapping[str, str] | None = None) -> None:
         """`names` are the fields of the form by those of the error, where they differ."""
+        refused(exc)
         field = exc.field.partition(".")[0]
         self.errors[(names or {}).get(field, field)] = f"{exc.field}: {exc.reason}"

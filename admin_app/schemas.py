@@ -15,7 +15,7 @@ from admin_app.messages import MAX_PAGE, MAX_TOPICS, Filter
 from admin_app.topics import CHOICES
 from soraka.body import integer
 from soraka.errors import InvalidParams
-from soraka.fields import Fields, Flag, Int, Text, about
+from soraka.fields import Flag, Int, KnownFields, Text, about
 from soraka.message import BALANCES, MAX_DELAY_MS, MAX_RETRIES, WEIGHTS, State
 from soraka.topics import MAX_BUSINESS, MAX_DISPATCHES, MAX_RATE, MAX_RETENTION_MS, MAX_WORKERS
 
@@ -43,11 +43,11 @@ def _texts(description: str, most: int | None = None, **more: Any) -> fields.Lis
     return fields.List(Text(metadata=more), allow_none=True, metadata=about(description, **bound))
 
 
-class Nothing(Fields):
+class Nothing(KnownFields):
     """No fields."""
 
 
-class TopicName(Fields):
+class TopicName(KnownFields):
     topic_name = _name("The topic.")
 
 
@@ -79,17 +79,18 @@ class TopicUpdate(TopicName):
         "How long its finished messages are kept; 0: as configured, else at least a minute.",
         MAX_RETENTION_MS,
     )
+    paused = Flag(allow_none=True, metadata=about("Whether its messages wait, as by pause."))
 
 
 class TopicAdd(TopicUpdate):
     """A new topic."""
 
 
-class InstanceAddress(Fields):
+class InstanceAddress(KnownFields):
     instance = Text(required=True, metadata=about("ip:port", example="127.0.0.1:30002"))
 
 
-class Service(Fields):
+class Service(KnownFields):
     service_name = Text(
         allow_none=True,
         metadata=about("Of this service. Default: all.", example="worker"),
@@ -101,7 +102,7 @@ class OfInstance(InstanceAddress):
     num = _whole("At most so many. Default: 100.", MAX_PAGE, least=1)
 
 
-class MsgId(Fields):
+class MsgId(KnownFields):
     msg_id = Text(required=True, metadata=about("The message."))
 
 
@@ -117,10 +118,11 @@ class AddTime(MsgCommand):
     add_time = _whole("ms to postpone it by", MAX_DELAY_MS, least=1, required=True)
 
 
-class Choice(Fields):
+class Choice(KnownFields):
     """Which messages."""
 
     topics = _texts("Of these topics. Default: all.", MAX_TOPICS)
+    topic_name = _name("The same as one of topics.", required=False)
     states = _texts("In one of these states. Default: any.", enum=[str(s) for s in State])
     since = _whole("Submitted from this time on, ms since the epoch.", MS_MAX)
     until = _whole("And before this one.", MS_MAX, least=1)
@@ -140,26 +142,28 @@ class BulkStart(Choice):
     msg_ids = _texts("These messages, in the place of a filter.", MAX_IDS)
     all = Flag(
         allow_none=True,
-        metadata=about("Needed when neither ids nor any part of a filter are given."),
+        metadata=about(
+            "Needed without msg_ids, topic, prefix and time span; states alone count not."
+        ),
     )
     add_time = _whole("For postpone: by how many ms", MAX_DELAY_MS, least=1)
 
 
-class JobId(Fields):
+class JobId(KnownFields):
     job_id = Text(required=True, metadata=about("Of a bulk job."))
 
 
-class MaybeJobId(Fields):
+class MaybeJobId(KnownFields):
     job_id = Text(allow_none=True, metadata=about("Of a bulk job; without one all are listed."))
 
 
-class Span(Fields):
+class Span(KnownFields):
     topic_name = _name("Of this topic. Default: of all.", required=False)
     since = _whole("From this minute on, ms since the epoch. Default: an hour ago.", MS_MAX)
     until = _whole("And before this one. Default: now.", MS_MAX, least=1)
 
 
-class AccountName(Fields):
+class AccountName(KnownFields):
     name = Text(
         required=True, metadata=about("Its name.", pattern="^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")
     )
@@ -185,22 +189,21 @@ class AccountAdd(AccountPassword):
     role = _role()
 
 
-class OwnPassword(Fields):
+class OwnPassword(KnownFields):
     old_password = Text(required=True, metadata=about("The password until now."))
     new_password = _password("The new one.")
 
 
-class AuditList(Fields):
+class AuditList(KnownFields):
     num = _whole("At most so many. Default: 100.", MAX_LISTED, least=1)
 
 
 def flat(schema: Schema, form: Mapping[str, str]) -> dict[str, Any]:
     """A form or query as the JSON it stands for; lists are comma-separated. What cannot be of its
-    type stays as it is, for the schema to refuse."""
+    type, or is not known, stays as it is, for the schema to refuse."""
     return {
-        name: _typed(schema.fields[name], text)
+        name: _typed(schema.fields[name], text) if name in schema.fields else text
         for name, text in form.items()
-        if name in schema.fields
     }
 
 
@@ -219,8 +222,11 @@ def chosen(got: Mapping[str, Any]) -> Filter:
     states = tuple(_state(index, text) for index, text in enumerate(got.get("states") or ()))
     usual = Filter()
     since, until = got.get("since"), got.get("until")
+    topics, topic = tuple(got.get("topics") or ()), got.get("topic_name")
+    if topics and topic:
+        raise InvalidParams("topic_name", "give topic_name or topics, not both")
     return Filter(
-        topics=tuple(got.get("topics") or ()),
+        topics=(topic,) if topic else topics,
         states=states,
         since=usual.since if since is None else since,
         until=usual.until if until is None else until,

@@ -8,7 +8,7 @@ from typing import Any
 from soraka.errors import Conflict, InvalidParams, StoreUnavailable, TopicNotFound
 from soraka.message import State, Topic
 from soraka.ports import StoreArchive
-from soraka.topics import Topics, check_settings
+from soraka.topics import Topics, check_instance, check_settings
 
 CHOICES = ("random", "load")
 """How workers are chosen for a topic."""
@@ -95,7 +95,9 @@ class TopicAdmin:
             raise TopicNotFound(f"topic {name!r} does not exist")
 
     def of_instance(self, address: str) -> list[str]:
-        """The topics whose messages a worker may hold, by name."""
+        """The topics whose messages a worker may hold, by name; it need not be known. Raises
+        InvalidParams."""
+        check_instance(address)
         topics = self._topics.registry.topics().items()
         return sorted(name for name, t in topics if not t.workers or address in t.workers)
 

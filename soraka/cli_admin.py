@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from soraka.cli_shared import CONFIG, errors, load, shared
+from soraka.errors import ConfigError
 
 ROLES = ("viewer", "operator")
 _DATA_DIR = click.option(
@@ -106,18 +107,22 @@ class _Files:
 
         if data_dir is not None:
             accounts, audit = data_dir / "admin.json", data_dir / "audit.jsonl"
+            if not data_dir.is_dir():  # misspelt: one made now would be of no process
+                raise ConfigError(f"--data-dir: there is no folder {str(data_dir)!r}")
         else:
             settings = load(file or context.obj).admin
             accounts, audit = Path(settings.accounts), Path(settings.audit)
+        self._path = accounts
         self.accounts = Accounts(accounts)
         self._audit = Audit(audit)
 
     def note(self, action: str, **details: Any) -> None:
-        """Changes by this command are in the audit too."""
+        """Changes by this command are in the audit too, and it says which file they are in: not
+        on standard output, where a token or password may be read from."""
+        click.echo(f"changed {self._path.resolve()}", err=True)
         self._audit.add(
             who=f"command:{getpass.getuser()}",
             action=action,
             source="this host",
-            outcome=200,
             details=details,
         )

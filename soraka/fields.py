@@ -1,12 +1,14 @@
 """Fields of the HTTP APIs, strict in their types; marshmallow's errors as ours.
 
-Fields we do not know are ignored: clients of the earlier system may send more than we read.
+Those that a schema does not know are ignored by Fields: clients of the earlier system may send
+more than we read. KnownFields refuses them: without a misspelt one a call could change more than
+was meant.
 A null in an optional field counts as absent.
 """
 
 from typing import Any
 
-from marshmallow import EXCLUDE, Schema, ValidationError, fields
+from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields
 
 from soraka.errors import InvalidParams
 
@@ -39,6 +41,13 @@ class Flag(fields.Boolean):
 class Fields(Schema):
     class Meta:
         unknown = EXCLUDE
+
+
+class KnownFields(Schema):
+    error_messages: dict[str, str] = {"unknown": "there is no such field here"}  # noqa: RUF012
+
+    class Meta:
+        unknown = RAISE
 
 
 def about(description: str, **more: Any) -> dict[str, Any]:

@@ -80,6 +80,12 @@ def check_retry(delays: tuple[int, ...]) -> None:
             raise InvalidParams(f"retry.{index}", f"must be from 0 to {MAX_DELAY_MS} ms (7 days)")
 
 
+def check_instance(address: str) -> None:
+    """That it can be one, known or not. Raises InvalidParams, field `instance`."""
+    if not _is_address(address):
+        raise InvalidParams("instance", f"{address[:300]!r} must be ip:port")
+
+
 def _is_address(worker: str) -> bool:
     """ip:port; a name in the place of the ip too, since a worker may advertise one."""
     host, _, port = worker.rpartition(":")

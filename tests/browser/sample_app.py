@@ -38,9 +38,16 @@ def _fill(accounts: Accounts, audit: Audit) -> None:
     accounts.set_password("admin", "correct horse", "operator")
     accounts.set_password("reader", "battery staple", "viewer")
     accounts.add_token("nightly-redrive", "operator", "admin")
-    for action, outcome, details in (
-        ("login", 200, {}),
-        ("pages.pause_topic", 200, {"name": "courier.pickup-window"}),
-        ("msg.cancel", 409, {"topic_name": "trial.expiry", "msg_id": "0198a1"}),
+    for action, reason, details in (
+        ("auth.enter", "", {}),
+        ("pages.pause_topic", "", {"name": "courier.pickup-window"}),
+        (
+            "api.msg_cancel",
+            "too late: it is succeeded",
+            {"topic_name": "trial.expiry", "msg_id": "0198a1"},
+        ),
     ):
-        audit.add(who="admin", action=action, source="10.1.7.20", outcome=outcome, details=details)
+        ec = 409 if reason else 200
+        audit.add(
+            who="admin", action=action, source="10.1.7.20", ec=ec, reason=reason, details=details
+        )

@@ -12,6 +12,7 @@ from admin_app.access import OPEN, OPERATOR, need_of
 from admin_app.accounts import Accounts
 from admin_app.auth import LIVE, SAFE, local_path
 from soraka.config import AdminConfig
+from soraka.errors import RegistryUnavailable
 from tests.unit.admin_kit import PASSWORDS, TOPIC, Client, Kit
 
 OPEN_PATHS = {"/login", "/healthz", "/readyz", "/metrics", "/static/<path:filename>"}
@@ -250,7 +251,12 @@ def test_stopped_attempts_do_not_fill_the_audit(tmp_path: Path) -> None:
     client = kit.client()
     for _ in range(6):
         client.login("operator", "wrong")
-    assert [entry["outcome"] for entry in kit.audit.latest(10)] == [401, 401]
+    stopped, *wrong = kit.audit.latest(10)
+    assert (stopped["who"], stopped["ec"]) == ("operator", 429)
+    assert stopped["outcome"].startswith("refused: login: too many attempts")
+    assert [(e["ec"], e["outcome"]) for e in wrong] == [
+        (406, "refused: login: wrong account or password")
+    ] * 2
     kit.close()
 
 
@@ -474,15 +480,12 @@ def test_every_change_is_in_the_audit_with_who_what_when_whence_and_outcome(kit:
         "who": "operator",
         "action": "api.topic_update",
         "from": "127.0.0.1",
-        "outcome": 200,
+        "outcome": "ok",
+        "ec": 200,
         "details": {"topic_name": TOPIC, "business": "shop"},
     }
-    assert absent["outcome"] == 407
-    assert (denied["who"], denied["action"], denied["outcome"]) == (
-        "viewer",
-        "api.topic_delete",
-        410,
-    )
+    assert (absent["outcome"], absent["ec"]) == ("refused: topic 'absent' does not exist", 407)
+    assert (denied["who"], denied["action"], denied["ec"]) == ("viewer", "api.topic_delete", 410)
 
 
 def test_logins_are_in_it_and_passwords_are_not(kit: Kit) -> None:
@@ -493,6 +496,90 @@ def test_logins_are_in_it_and_passwords_are_not(kit: Kit) -> None:
     assert text.count("auth.enter") >= 1
     for secret in (*PASSWORDS.values(), "a wrong password", "another password", "csrf"):
         assert secret not in text
+
+
+def test_pages_and_calls_tell_of_their_outcome_in_the_same_words(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = kit.client("operator")
+
+    def noted(path: str, **form: str) -> tuple[str, int]:
+        client.flask.post(path, data=form, headers=client.headers)
+        latest = kit.audit.latest(1)[0]
+        return latest["outcome"], latest["ec"]
+
+    assert noted("/topics/orders/pause", confirmed="yes") == ("ok", 200)
+    assert noted("/sorakaq/topic/resume", topic_name=TOPIC) == ("ok", 200)
+    gone = ("refused: topic 'gone' does not exist", 407)
+    assert noted("/topics/gone/pause", confirmed="yes") == gone
+    assert noted("/sorakaq/topic/pause", topic_name="gone") == gone
+    wrong, ec = noted("/topics/new", topic_name="mail", worker_num="many")
+    assert (wrong.partition(": ")[0], ec) == ("refused", 401)
+    assert "worker_num" in wrong
+    wrong, ec = noted("/account", old="x", password="0123456789", again="0123456789")
+    assert (wrong.endswith("wrong account or password"), ec) == (True, 401)
+
+    def away(*_: Any, **__: Any) -> None:
+        raise RegistryUnavailable("the registry does not answer")
+
+    monkeypatch.setattr(kit.parts.registry, "put_topic", away)
+    away_too = ("unknown: the registry does not answer", 503)
+    assert noted("/topics/orders/pause", confirmed="yes") == away_too
+    assert noted("/sorakaq/topic/pause", topic_name=TOPIC) == away_too
+
+
+def test_a_method_or_path_that_is_not_there_is_not_in_it(kit: Kit) -> None:
+    client = kit.client("operator")
+    before = kit.audit.latest(100)
+    for path, status in (("/topic/list", 405), ("/nonsense", 404)):
+        assert client.post(path).status_code == status
+    assert kit.audit.latest(100) == before
+
+
+SECRET = "a-secret-of-somebody"
+TAKE_SECRETS = {
+    "password": ("old", "password", "again", "old_password", "new_password"),
+    "token": ("token", "csrf_token", "secret", "api_key", "anything"),
+}
+
+
+@pytest.mark.parametrize("names", TAKE_SECRETS.values(), ids=TAKE_SECRETS)
+@pytest.mark.parametrize("as_form", [True, False], ids=["form", "json"])
+def test_no_secret_is_in_audit_or_log_whatever_is_sent_where(
+    kit: Kit, names: tuple[str, ...], as_form: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    client = kit.client("operator")
+    secrets = dict.fromkeys(names, SECRET)
+    harmless = {"name": "somebody", "role": "viewer", "topic_name": TOPIC, "instance": "h:1"}
+    given: dict[str, Any] = {**harmless, **secrets}
+    if not as_form:
+        given["business"] = [{"password": SECRET}]
+    posted = 0
+    for method, path, _ in endpoints(kit.app):
+        if method == "POST" and path != "/logout":
+            for fields in (given, secrets):
+                sent = {"data": fields} if as_form else {"json": fields}
+                client.flask.post(concrete(path), headers=client.headers, **sent)
+            posted += 1
+    assert posted > 30
+    assert len(kit.audit.latest(100)) > 30
+    assert SECRET not in Path(kit.config.admin.audit).read_text()
+    assert SECRET not in str([vars(record) for record in caplog.records])
+
+
+def test_the_form_of_ones_own_password_leaves_none_in_audit_or_log(
+    kit: Kit, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    client = kit.client("operator")
+    form = {"old": PASSWORDS["operator"], "password": SECRET, "again": SECRET}
+    answer = client.flask.post("/account", data=form, headers=client.headers)
+    assert answer.status_code == 303
+    noted = Path(kit.config.admin.audit).read_text() + str([vars(r) for r in caplog.records])
+    assert "pages.account" in noted
+    for secret in form.values():
+        assert secret not in noted
 
 
 def test_questions_are_not_in_it(kit: Kit) -> None:

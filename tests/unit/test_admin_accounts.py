@@ -6,7 +6,7 @@ from pathlib import Path
 
 import gevent
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from werkzeug.security import check_password_hash
 
 from admin_app.accounts import Accounts
@@ -168,11 +168,18 @@ def test_the_audit_lists_the_latest_first_and_skips_what_was_cut_off(tmp_path: P
     audit = Audit(tmp_path / "audit.jsonl")
     assert audit.latest(5) == []
     for n in range(3):
-        audit.add(who="operator", action="a", source="::1", outcome=n, details={"x": "y" * 500})
+        audit.add(
+            who="operator",
+            action="a",
+            source="::1",
+            ec=400 + n,
+            reason="x",
+            details={"name": "y" * 500},
+        )
     with (tmp_path / "audit.jsonl").open("a") as file:
         file.write('{"at": 1, "wh\n')
-    assert [entry["outcome"] for entry in audit.latest(2)] == [2, 1]
-    assert len(audit.latest(1)[0]["details"]["x"]) < 250
+    assert [entry["ec"] for entry in audit.latest(2)] == [402, 401]
+    assert len(audit.latest(1)[0]["details"]["name"]) < 250
     assert stat.S_IMODE((tmp_path / "audit.jsonl").stat().st_mode) == 0o600
     lines = (tmp_path / "audit.jsonl").read_text().splitlines()
     assert json.loads(lines[0])["who"] == "operator"
@@ -184,7 +191,7 @@ def test_the_audit_lists_the_latest_first_and_skips_what_was_cut_off(tmp_path: P
 def run(*arguments: str, password: str = "") -> str:
     done = CliRunner().invoke(main, ["admin", *arguments], input=password)
     assert done.exit_code == 0, done.output
-    return done.output
+    return done.stdout
 
 
 def test_the_command_sets_passwords_and_makes_tokens(tmp_path: Path) -> None:
@@ -218,6 +225,22 @@ def test_the_command_finds_the_file_in_the_config_before_or_after(tmp_path: Path
     config.write_text(f'[admin]\naccounts = "{tmp_path / "a.json"}"\n')
     run("--config", str(config), "set-password", "operator", "--role=operator", "--generate")
     assert "operator" in run("list", "--config", str(config))
+
+
+@pytest.mark.parametrize("command", ["set-password", "add-token"])
+def test_the_command_makes_no_folder_and_says_which_file_it_changed(
+    tmp_path: Path, command: str
+) -> None:
+    def called(folder: Path) -> Result:
+        options = ["--role=operator", f"--data-dir={folder}"]
+        return CliRunner().invoke(main, ["admin", command, "x", *options], input=f"{PASSWORD}\n")
+
+    absent = tmp_path / "misspelt"
+    failed = called(absent)
+    assert failed.exit_code == 1
+    assert failed.stderr == f"Error: --data-dir: there is no folder '{absent}'\n"
+    assert not absent.exists()
+    assert called(tmp_path).stderr == f"changed {tmp_path / 'admin.json'}\n"
 
 
 def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:

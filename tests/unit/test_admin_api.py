@@ -10,6 +10,7 @@ import gevent
 import pytest
 
 import idl
+from admin_app.api import Api
 from soraka.errors import LogUnavailable, StoreUnavailable
 from soraka.message import Instance, parked_owner
 from soraka.ports import Move, Sample
@@ -170,6 +171,19 @@ def test_wrong_settings_are_refused_by_name(
     assert [t["topic_name"] for t in api.got("/topic/list")] == [TOPIC]
 
 
+def test_a_topic_is_paused_by_its_settings_too(kit: Kit, api: Client) -> None:
+    api.result("/topic/add", topic_name="mail", paused=True)
+    assert kit.parts.registry.topics()["mail"].paused
+    api.result("/topic/update", topic_name="mail", business="shop", paused=None)
+    assert kit.parts.registry.topics()["mail"].paused
+    api.result("/topic/update", topic_name="mail", paused=False)
+    assert not kit.parts.registry.topics()["mail"].paused
+    form = {"topic_name": "mail", "paused": "true"}
+    api.flask.post("/sorakaq/topic/update", data=form, headers=api.headers)
+    assert kit.parts.registry.topics()["mail"].paused
+    refused(api.post("/topic/update", topic_name="mail", paused="yes"), 400, 401, "paused: ")
+
+
 def test_topics_that_are_there_or_not(api: Client) -> None:
     refused(api.post("/topic/add", topic_name=TOPIC), 409, 412, "exists already")
     for path in ("get", "update", "pause", "resume", "delete"):
@@ -263,7 +277,7 @@ def test_a_worker_is_drained(kit: Kit, api: Client, workers: list[FakeWorker]) -
     workers[2].stop()
     refused(api.post("/instance/delete", instance=workers[2].address), 503, 503, "")
     alone = FakeWorker(kit, alone=False)
-    refused(api.post("/instance/delete", instance=alone.address), 400, 401, "SIGTERM")
+    refused(api.post("/instance/delete", instance=alone.address), 409, 412, "SIGTERM")
     alone.stop()
 
 
@@ -273,7 +287,19 @@ def test_topics_of_an_instance(api: Client) -> None:
     assert api.result("/iptopic/get", instance="10.0.0.2:1") == {"topics": [TOPIC]}
 
 
+@pytest.mark.parametrize("instance", ["worker", "10.0.0.1", ":1", "10.0.0.1:0", "10.0.0.1:70000"])
+@pytest.mark.parametrize("path", ["/iptopic/get", "/msg/list"])
+def test_what_is_no_instance_is_refused(api: Client, path: str, instance: str) -> None:
+    refused(api.post(path, instance=instance), 400, 401, f"instance: {instance!r} must be ip:port")
+
+
 # ---------------------------------------------------------------------------- messages
+
+
+@pytest.mark.parametrize("cursor", ["junk", "0", "zz", "~", "a b", "9" * 300])
+def test_a_cursor_that_no_page_has_given_is_refused(kit: Kit, api: Client, cursor: str) -> None:
+    kit.put()
+    refused(api.post("/msg/query", cursor=cursor), 400, 401, "cursor: must be one that a search")
 
 
 def test_messages_of_an_instance_in_pages(kit: Kit, api: Client) -> None:
@@ -286,9 +312,10 @@ def test_messages_of_an_instance_in_pages(kit: Kit, api: Client) -> None:
     assert ([m["msg_id"] for m in rest["list"]], rest["remain"]) == (ids[2:], 0)
     empty = api.result("/msg/list", instance="10.0.0.9:1", start_time=7)
     assert empty == {"total": 0, "remain": 0, "list": [], "end_time": 7}
-    for path in ("/msg/list", "/msg/query"):
-        refused(api.post(path, instance=WORKER, num=501), 400, 404, "num: must be at most 500")
-        refused(api.post(path, instance=WORKER, num=0), 400, 401, "num: ")
+    assert api.result("/msg/list", instance=parked_owner(TOPIC))["list"] == []
+    for path, given in (("/msg/list", {"instance": WORKER}), ("/msg/query", {})):
+        refused(api.post(path, **given, num=501), 400, 404, "num: must be at most 500")
+        refused(api.post(path, **given, num=0), 400, 401, "num: ")
 
 
 def test_search_by_topic_state_time_and_prefix(kit: Kit, api: Client) -> None:
@@ -412,6 +439,7 @@ def test_a_job_cancels_what_a_filter_finds(kit: Kit, api: Client) -> None:
     later = kit.put(1)
     done = job_ends(api, job["job_id"])
     assert (done["state"], done["looked_at"], done["done"]) == ("done", 450, 450)
+    assert done["chosen"] == f"pending messages of topic {TOPIC}"
     assert (done["refused"], done["failed"], done["started_by"][:6]) == ({}, 0, "token:")
     assert set(kit.states(ids)) == {"cancelled"}
     assert set(kit.states(kept)) == {"dead"}
@@ -424,6 +452,54 @@ def test_a_job_cancels_what_a_filter_finds(kit: Kit, api: Client) -> None:
     }
 
 
+def test_a_job_takes_one_topic_by_the_name_that_other_calls_use(kit: Kit, api: Client) -> None:
+    api.result("/topic/add", topic_name="mail")
+    others, mails = kit.put(2), kit.put(2, topic="mail")
+    found = api.result("/msg/query", topic_name="mail")["list"]
+    assert {m["msg_id"] for m in found} == set(mails)
+    job = api.result("/msg/bulk", action="cancel", topic_name="mail", states=["pending"])
+    assert job_ends(api, job["job_id"])["done"] == 2
+    assert kit.states([*others, *mails]) == ["pending"] * 2 + ["cancelled"] * 2
+    for path, given in (("/msg/query", {}), ("/msg/bulk", {"action": "cancel"})):
+        both = api.post(path, topic_name="mail", topics=[TOPIC], **given)
+        refused(both, 400, 401, "topic_name: give topic_name or topics")
+
+
+@pytest.mark.parametrize("fields", [{}, {"states": ["pending"]}, {"since": 0}, {"topics": []}])
+def test_a_job_on_all_topics_must_say_so(kit: Kit, api: Client, fields: dict[str, Any]) -> None:
+    ids = kit.put(2)
+    refused(api.post("/msg/bulk", action="cancel", **fields), 400, 401, "all: must be true")
+    assert kit.states(ids) == ["pending"] * 2
+
+
+def test_fields_that_are_not_known_are_refused_by_every_call(kit: Kit, api: Client) -> None:
+    usual = {
+        "topic_name": TOPIC,
+        "instance": "127.0.0.1:30002",
+        "msg_id": uuid7(1),
+        "action": "cancel",
+        "add_time": 1,
+        "job_id": "x",
+        "name": "x",
+        "role": "viewer",
+        "password": "0123456789",
+        "old_password": "x",
+        "new_password": "0123456789",
+    }
+    operations = Api(kit.service, kit.accounts, kit.audit, None).operations  # type: ignore[arg-type]
+    assert len(operations) > 30
+    for operation in operations:
+        known = {name: usual[name] for name in operation.schema.fields if name in usual}
+        sent = {**known, "topic_nam": TOPIC}
+        if operation.method == "GET":
+            answers = [api.get(operation.path, **sent)]
+        else:
+            form = api.flask.post(f"/sorakaq{operation.path}", data=sent, headers=api.headers)
+            answers = [api.post(operation.path, **sent), form]
+        for answer in answers:
+            refused(answer, 400, 401, "topic_nam: there is no such field here")
+
+
 def test_a_job_postpones_each_once_and_redrives(kit: Kit, api: Client) -> None:
     ids = kit.put(3)
     before = [s.due_at for s in kit.parts.store.get(ids) if s]
@@ -432,8 +508,13 @@ def test_a_job_postpones_each_once_and_redrives(kit: Kit, api: Client) -> None:
     assert [s.due_at for s in kit.parts.store.get(ids) if s] == [due + 5000 for due in before]
     dead = kit.put(3, due_in_ms=0)
     kit.kill(dead)
-    job = api.result("/msg/bulk", action="redrive", states=["dead"])
+    span = {"since": 1_000_000_000_000, "until": 9_000_000_000_000, "prefix": ids[0][:3]}
+    job = api.result("/msg/bulk", action="redrive", states=["dead", "pending"], **span)
     assert job_ends(api, job["job_id"])["done"] == 3
+    assert job["chosen"] == (
+        "dead messages of all topics, submitted from 2001-09-09 01:46:40 UTC, "
+        f"submitted before 2255-03-14 16:00:00 UTC, ids that begin with {ids[0][:3]}"
+    )
     assert set(kit.states(dead)) == {"pending"}
 
 
@@ -522,7 +603,7 @@ def test_so_many_jobs_run_at_once(kit: Kit, api: Client, monkeypatch: pytest.Mon
         ({"action": "postpone", "all": True}, "add_time: "),
         ({"action": "cancel", "msg_ids": ["x"], "topics": [TOPIC]}, "msg_ids: "),
         ({"action": "cancel", "msg_ids": ["x"] * 10_001}, "msg_ids: must be at most"),
-        ({"action": "redrive", "states": ["pending"]}, "states: must have dead"),
+        ({"action": "redrive", "all": True, "states": ["pending"]}, "states: must have dead"),
         ({"action": "cancel", "since": 1 << 47}, "since: must lie in the past"),
         ({"action": "cancel", "until": (1 << 48) + 1}, "until: must be after since"),
         ({"action": "cancel", "all": "yes"}, "all: "),
