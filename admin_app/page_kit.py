@@ -62,6 +62,12 @@ QUESTIONS = {
         "Its messages go to other workers, its calls under way end, then it stops.",
         "Drain worker",
     ),
+    "drain_last": Question(
+        "Drain {}?",
+        "It is the last worker at work: its calls under way end, then it stops, and all messages "
+        "wait until another worker starts. Nothing is lost.",
+        "Drain the last worker",
+    ),
     "stop_job": Question(
         "Stop this work?", "What is done stays done; the rest is left as it is.", "Stop"
     ),

@@ -13,7 +13,8 @@ import admin_app
 from admin_app import words
 from admin_app.accounts import Account
 from soraka.errors import InvalidParams
-from tests.browser.sample import LONG, msg_id
+from tests.browser import sample
+from tests.browser.sample import LONG, WORKERS, msg_id
 from tests.browser.sample_app import OPERATOR, VIEWER, sample_app
 from tests.browser.screenshots import EMPTY, PAGES
 
@@ -92,6 +93,24 @@ def test_question_keeps_what_the_form_had(operator: FlaskClient) -> None:
     assert "Postpone 2 messages?" in question
     kept = re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', question)
     assert {("action", "postpone"), ("add_time", "5m"), ("msg_id", "a"), ("msg_id", "b")} <= {*kept}
+
+
+def test_worker_that_shares_its_process_has_no_drain_but_the_reason(tmp_path: Path) -> None:
+    page = sample_app(tmp_path, standalone=True).test_client().get("/instances").text
+    assert "/drain" not in page
+    assert f"{WORKERS[0]} shares its process with other roles" in page
+
+
+def test_drain_of_the_last_worker_says_that_messages_wait(
+    operator: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = f"/instances/{WORKERS[0]}/drain"
+    assert "messages go to other workers" in operator.post(path).text
+    assert "last worker" not in operator.get("/instances").text
+    monkeypatch.setattr(sample, "WORKERS", (WORKERS[0],))
+    question = operator.post(path).text
+    assert "all messages wait until another worker starts" in question.replace("\n", " ")
+    assert 'data-ask-label="Drain the last worker"' in operator.get("/instances").text
 
 
 def test_every_wrong_field_is_told(operator: FlaskClient) -> None:
