@@ -3,8 +3,11 @@
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
@@ -12,6 +15,8 @@ from flask.testing import FlaskClient
 import admin_app
 from admin_app import words
 from admin_app.accounts import Account
+from admin_app.bulk import Job
+from admin_app.pages_jobs import job_tone
 from soraka.errors import InvalidParams
 from tests.browser import sample
 from tests.browser.sample import LONG, WORKERS, msg_id
@@ -111,6 +116,28 @@ def test_drain_of_the_last_worker_says_that_messages_wait(
     question = operator.post(path).text
     assert "all messages wait until another worker starts" in question.replace("\n", " ")
     assert 'data-ask-label="Drain the last worker"' in operator.get("/instances").text
+
+
+@pytest.mark.parametrize(
+    ("job", "tone"),
+    [
+        ({}, "good"),
+        ({"refused": Counter(TooLate=2)}, "warn"),
+        ({"refused": Counter(TooLate=2), "failed": 1}, "bad"),
+        ({"state": "running", "refused": Counter(TooLate=2)}, "pending"),
+        ({"state": "stopped"}, "warn"),
+        ({"state": "failed"}, "bad"),
+    ],
+)
+def test_bulk_work_is_good_only_when_nothing_was_refused(job: dict[str, Any], tone: str) -> None:
+    made = Job(id="j", action="cancel", started_by="a", chosen="2 ids", started_at=1)
+    assert job_tone(replace(made, **{"state": "done", **job})) == tone
+
+
+def test_list_of_bulk_work_tells_what_was_refused(operator: FlaskClient) -> None:
+    page = operator.get("/jobs").text
+    assert '<td class="num tone-warn" data-label="Refused">212</td>' in page
+    assert '<td class="num" data-label="Failed">0</td>' in page
 
 
 def test_every_wrong_field_is_told(operator: FlaskClient) -> None:
