@@ -55,7 +55,7 @@ def _list(service: Service, here: str, given: Mapping[str, str]) -> Answer:
         try:
             found, cursor = service.messages.search(chosen, given.get("cursor", ""), PER_PAGE)
         except InvalidParams as exc:
-            reader.wrong(exc, {"states": "state"})
+            reader.wrong(exc, {"states": "state", "topics": "topic"})
     page = render_template(
         f"{here}.html",
         here=here,
@@ -78,11 +78,14 @@ def read_filter(reader: Reader) -> Filter:
     if state and state not in tuple(State):
         reader.wrong(InvalidParams("state", f"must be one of {', '.join(State)}"))
         state = ""
+    since, until = reader.get("since", words.read_moment), reader.get("until", words.read_moment)
+    if None not in (since, until) and until <= since:
+        reader.wrong(InvalidParams("until", "must be after that of 'Submitted from'"))
     return Filter(
         topics=(topic,) if topic else (),
         states=(State(state),) if state else (),
-        since=reader.get("since", words.read_moment) or 0,
-        until=reader.get("until", words.read_moment) or FOREVER,
+        since=since or 0,
+        until=FOREVER if until is None else until,
         prefix=reader.text("prefix").lower(),
     )
 
@@ -94,10 +97,9 @@ def _start(service: Service, who: str, action: str, form: Any) -> Answer:
     if form.get("scope") == "all":
         scope = {"chosen": read_filter(reader)}
     try:
-        if reader.errors:
-            raise InvalidParams(*next(iter(reader.errors.items())))
+        reader.raise_first()
         if not any(scope.values()):
-            raise InvalidParams("messages", "select some, or choose all that match")
+            raise InvalidParams("msg_ids", "select some, or choose all that match")
         job = service.bulk.start(action, who, add_ms=add_ms, **scope)
     except SorakaError as exc:
         tell_refused(exc)

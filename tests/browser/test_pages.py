@@ -133,7 +133,7 @@ def test_wrong_field_is_told_beside_it(site: Site, topic: str) -> None:
     site.press("Save settings")
     field = "retry_ms"
     wait_until(lambda: site.driver.find_elements(By.ID, f"f-{field}-note"), 10)
-    site.wait_text("retry_ms: must be a number and a unit")
+    site.wait_text("Number 2: must be a number and a unit")
     assert site.driver.find_element(By.NAME, field).get_attribute("aria-invalid") == "true"
     business = site.driver.find_element(By.NAME, "business").get_attribute("value")
     assert business == "Kept as it was typed"
