@@ -157,6 +157,24 @@ def test_charts_are_read(site: Site, soraka: Standalone, topic: str, sink: Sink)
     site.wait_text("Minute")
 
 
+def test_minutes_that_stand_alone_are_drawn_and_times_have_their_unit(site: Site) -> None:
+    site.go("/monitor")
+    script = """
+        const flow = {label: "flow", tone: "chart-1", values: [6100, null, 20, 30, null, 4000]};
+        const data = {kind: "lines", unit: "ms", x: [0, 60, 120, 180, 240, 300], series: [flow]};
+        const element = document.querySelector(".chart");
+        draw(element, data);
+        const chart = charts.get(element).chart;
+        const values = flow.values.map((_, at) => chart.series[1].value(chart, 0, 1, at));
+        return requestAnimationFrame(() => arguments[0](
+          [chart.series[1].points.filter(chart, 1, false, null), values, chart.axes[1]._values]));
+    """
+    points, values, axis = site.driver.execute_async_script(script)
+    assert points == [0, 5]
+    assert values == ["6.1 s", "–", "20 ms", "30 ms", "–", "4 s"]  # noqa: RUF001 (a dash)
+    assert (axis[0], axis[-1]) == ("0 s", "6 s")
+
+
 def test_theme_is_chosen_and_kept(site: Site) -> None:
     site.go("/")
     site.press("Dark", "header")
