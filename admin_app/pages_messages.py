@@ -41,6 +41,9 @@ def add_messages(pages: Blueprint, service: Service, user: Callable[[], Account]
         if action is None:
             flash("Not done. Choose what to do with the messages.", "error")
             return to(_back(form))
+        if form.get("scope") != "all" and not form.getlist("msg_id"):
+            flash("Not done. Select messages, or choose all that match.", "error")
+            return to(_back(form))
         return asks(f"bulk_{action}", lambda: _whom(form))(
             lambda: _start(service, user().name, action, form)
         )()
@@ -98,8 +101,6 @@ def _start(service: Service, who: str, action: str, form: Any) -> Answer:
         scope = {"chosen": read_filter(reader)}
     try:
         reader.raise_first()
-        if not any(scope.values()):
-            raise InvalidParams("msg_ids", "select some, or choose all that match")
         job = service.bulk.start(action, who, add_ms=add_ms, **scope)
     except SorakaError as exc:
         tell_refused(exc)

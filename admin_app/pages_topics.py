@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 from flask import Blueprint, flash, render_template, request, url_for
 
 from admin_app import words
+from admin_app.access import operator_only
 from admin_app.page_kit import Answer, Reader, asks, refused, tell_refused, then, to
 from admin_app.service import Service
 from soraka.errors import Conflict, InvalidParams, SorakaError
@@ -46,6 +47,7 @@ def add_topics(pages: Blueprint, service: Service) -> None:
         )
 
     @pages.route("/topics/new", methods=["GET", "POST"])
+    @operator_only
     def new_topic() -> Answer:
         if request.method == "GET":
             return _form_page(_blank(), {}, new=True)

@@ -8,6 +8,7 @@ from selenium.webdriver.common.by import By
 
 from tests.acceptance.deployments import Standalone
 from tests.acceptance.sink import Answer, Sink, wait_until
+from tests.browser.chromium import NARROW
 from tests.browser.site import Site
 
 HOUR_MS = 3_600_000
@@ -110,6 +111,43 @@ def test_what_is_ticked_stays_while_the_page_is_live(
     site.wait_text("done")
     site.go(f"/messages/{first}")
     site.wait_text("in 3 h 59 min")
+
+
+def test_bulk_work_needs_a_message(site: Site, soraka: Standalone, topic: str, sink: Sink) -> None:
+    msg_id = soraka.submit(topic, sink.url("/later"), delay_time=HOUR_MS)
+    soraka.wait_state(msg_id, "pending")
+    site.go(f"/messages?topic={topic}")
+    buttons = site.driver.find_elements(By.CSS_SELECTOR, "#bulk button")
+
+    def enabled() -> set[bool]:
+        return {button.is_enabled() for button in buttons}
+
+    assert enabled() == {False}
+    site.driver.find_element(By.ID, f"t-{msg_id}").click()
+    assert enabled() == {True}
+    site.driver.find_element(By.ID, f"t-{msg_id}").click()
+    assert enabled() == {False}
+    site.driver.find_element(By.NAME, "scope").send_keys("all")
+    assert enabled() == {True}
+
+
+def test_values_of_a_card_end_at_one_edge(
+    site: Site, soraka: Standalone, topic: str, sink: Sink
+) -> None:
+    soraka.wait_state(soraka.submit(topic, sink.url("/later"), delay_time=HOUR_MS), "pending")
+    edges = """
+        return [...document.querySelectorAll(".cards [data-label]")].map((cell) => {
+          const content = document.createRange();
+          content.selectNodeContents(cell);
+          return Math.round(content.getBoundingClientRect().right);
+        }).filter((right) => right);
+    """
+    site.browser.look(width=NARROW)
+    for path in (f"/messages?topic={topic}", "/instances", "/topics"):
+        site.go(path)
+        found = site.driver.execute_script(edges)
+        assert len(found) > 3
+        assert max(found) - min(found) <= 1, path
 
 
 def test_topic_pauses_and_resumes(site: Site, soraka: Standalone, topic: str, sink: Sink) -> None:

@@ -22,6 +22,7 @@ from tests.browser import sample
 from tests.browser.sample import LONG, WORKERS, msg_id
 from tests.browser.sample_app import OPERATOR, VIEWER, sample_app
 from tests.browser.screenshots import EMPTY, PAGES
+from tests.unit.admin_kit import Kit
 
 STATIC = Path(admin_app.__file__).parent / "static"
 CHARTS = ("counts", "flow", "lateness", "workers")
@@ -72,6 +73,15 @@ def test_viewer_gets_no_button_that_changes_anything(tmp_path: Path, name: str) 
     posts = re.findall(r'<form[^>]*method="post"[^>]*action="([^"]*)"', page)
     assert posts == ["/logout"] or name == "account"
     assert 'type="checkbox"' not in page
+
+
+def test_form_of_a_new_topic_is_for_operators(tmp_path: Path) -> None:
+    kit = Kit(tmp_path)
+    refused = kit.client("viewer").flask.get("/topics/new")
+    assert refused.status_code == 403
+    assert "Changes are for operators" in refused.text
+    assert kit.client("operator").flask.get("/topics/new").status_code == 200
+    kit.close()
 
 
 @pytest.mark.parametrize("chart", CHARTS)
@@ -138,6 +148,14 @@ def test_list_of_bulk_work_tells_what_was_refused(operator: FlaskClient) -> None
     page = operator.get("/jobs").text
     assert '<td class="num tone-warn" data-label="Refused">212</td>' in page
     assert '<td class="num" data-label="Failed">0</td>' in page
+
+
+def test_bulk_work_on_no_message_is_not_asked_about(operator: FlaskClient) -> None:
+    form = {"action": "cancel", "scope": "ticked", "here": "dead", "topic": LONG}
+    for more in ({}, {"confirmed": "yes"}):
+        answer = operator.post("/messages/bulk", data={**form, **more})
+        assert (answer.status_code, answer.location) == (303, f"/dead?topic={LONG}")
+        assert "Not done. Select messages" in operator.get(answer.location).text
 
 
 def test_every_wrong_field_is_told(operator: FlaskClient) -> None:
