@@ -19,7 +19,7 @@ from admin_app.bulk import Job
 from admin_app.pages_jobs import job_tone
 from soraka.errors import InvalidParams
 from tests.browser import sample
-from tests.browser.sample import LONG, WORKERS, msg_id
+from tests.browser.sample import LONG, WORKERS, Sample, msg_id
 from tests.browser.sample_app import OPERATOR, VIEWER, sample_app
 from tests.browser.screenshots import EMPTY, PAGES
 from tests.unit.admin_kit import Kit
@@ -219,6 +219,48 @@ def test_wrong_filter_is_told_beside_its_field(operator: FlaskClient, query: str
     answer = operator.get(f"/messages?{query}")
     assert answer.status_code == 400
     assert f'id="f-{query.partition("=")[0]}-note"' in answer.text
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "topic=trial.expiry&topic=billing.dunning",
+        "topics=trial.expiry,%20billing.dunning",
+        "topics=trial.expiry&topics=billing.dunning",
+        "topic=trial.expiry&topics=billing.dunning&topic_name=trial.expiry",
+    ],
+)
+@pytest.mark.parametrize("path", ["/messages", "/dead"])
+def test_topics_are_given_under_any_of_their_names(
+    operator: FlaskClient, path: str, query: str
+) -> None:
+    page = operator.get(f"{path}?{query}").text
+    shown = set(re.findall(r'data-label="Topic"><span class="clip" title="([^"]+)"', page))
+    assert shown == {"trial.expiry", "billing.dunning"}
+    assert (
+        page.count('name="topic" value="trial.expiry, billing.dunning"') == 2
+    )  # and for bulk work
+    older = re.search(r'href="(/\w+\?[^"]*cursor=[^"]*)"', page)
+    assert older is not None
+    assert "topic=trial.expiry%2C+billing.dunning" in older[1]
+
+
+def test_bulk_work_keeps_to_the_topics_given(
+    operator: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    form = {"action": "cancel", "scope": "all", "topics": ["a", "b"], "msg_id": "x"}
+    question = operator.post("/messages/bulk", data=form).text
+    assert "all messages that match" in question
+    started: list[Any] = []
+
+    def start(service: Sample, *_: object, **named: Any) -> Job:
+        started.append(named["chosen"].topics)
+        return service.jobs()[0]
+
+    monkeypatch.setattr(Sample, "start", start, raising=False)
+    answer = operator.post("/messages/bulk", data={**form, "confirmed": "yes"})
+    assert answer.location == "/jobs/job"
+    assert started == [("a", "b")]
 
 
 def test_next_page_keeps_the_filter(operator: FlaskClient) -> None:
