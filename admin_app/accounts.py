@@ -111,10 +111,10 @@ class Accounts:
     def set_password(self, name: str, password: str, role: str | None = None) -> None:
         """Makes the account when it is new, which needs a role. Its other sessions end. Raises
         InvalidParams, Conflict."""
-        _check_name("name", name)
-        _check_password(password)
+        check_name("name", name)
+        check_password(password)
         if role is not None:
-            _check_role(role)
+            check_role(role)
         hashed = generate_password_hash(password)
         with self._changing() as change:
             accounts = dict(self._content.accounts)
@@ -136,7 +136,7 @@ class Accounts:
 
     def set_role(self, name: str, role: str) -> None:
         """Raises InvalidParams, Conflict when no operator would be left."""
-        _check_role(role)
+        check_role(role)
         with self._changing() as change:
             known = self._known(name)
             changed = {**self._content.accounts, name: replace(known, role=role)}
@@ -155,8 +155,8 @@ class Accounts:
 
     def add_token(self, name: str, role: str, created_by: str) -> str:
         """The token, which is kept nowhere. Raises InvalidParams, Conflict."""
-        _check_name("name", name)
-        _check_role(role)
+        check_name("name", name)
+        check_role(role)
         made = TOKEN_BEGIN + secrets.token_urlsafe(32)
         with self._changing() as change:
             if name in self._content.tokens:
@@ -268,17 +268,20 @@ def _with_operator(accounts: dict[str, Account]) -> dict[str, Account]:
     return accounts
 
 
-def _check_name(field_name: str, name: str) -> None:
+def check_name(field_name: str, name: str) -> None:
+    """Raises InvalidParams."""
     if not _NAME.fullmatch(name):
         raise InvalidParams(field_name, "must be 1 to 64 of the characters A-Z a-z 0-9 . _ @ -")
 
 
-def _check_role(role: str) -> None:
+def check_role(role: str) -> None:
+    """Raises InvalidParams, field `role`."""
     if role not in ROLES:
         raise InvalidParams("role", f"must be one of {', '.join(ROLES)}")
 
 
-def _check_password(password: str) -> None:
+def check_password(password: str) -> None:
+    """Raises InvalidParams, field `password`."""
     if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
         raise InvalidParams(
             "password", f"must be from {MIN_PASSWORD} to {MAX_PASSWORD} characters long"

@@ -32,6 +32,7 @@ class Load(NamedTuple):
     draining: bool
     clock_skew_ms: int
     blind_ms: int
+    alone: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,19 @@ from werkzeug.wrappers import Response as AnyResponse
 from soraka.errors import InvalidParams, SorakaError, Unavailable
 
 _FIELD = re.compile(r"^[\w.]+: ")
+LABELS = {
+    "add_time": "Postpone by",
+    "instance": "Worker",
+    "job_id": "Bulk work",
+    "msg_ids": "Messages",
+    "prefix": "Id begins with",
+    "since": "Submitted from",
+    "states": "State",
+    "topic_name": "Topic",
+    "topics": "Topic",
+    "until": "Submitted before",
+}
+"""What people see in the place of a field's name, where it is not just that."""
 Answer = str | tuple[str, int] | AnyResponse
 View = Callable[..., Answer]
 
@@ -61,6 +74,12 @@ QUESTIONS = {
         "Drain {}?",
         "Its messages go to other workers, its calls under way end, then it stops.",
         "Drain worker",
+    ),
+    "drain_last": Question(
+        "Drain {}?",
+        "It is the last worker at work: its calls under way end, then it stops, and all messages "
+        "wait until another worker starts. Nothing is lost.",
+        "Drain the last worker",
     ),
     "stop_job": Question(
         "Stop this work?", "What is done stays done; the rest is left as it is.", "Stop"
@@ -131,18 +150,23 @@ def to(url: str) -> Response:
 
 
 def reason(exc: SorakaError) -> str:
-    """As a sentence. The field is named only where it is what is wrong."""
+    """As a sentence. The field is named, by its label, only where it is what is wrong."""
     if isinstance(exc, InvalidParams):
-        return f"{exc.field}: {exc.reason}."
-    text = _FIELD.sub("", str(exc)) or type(exc).__name__
+        field = exc.field.partition(".")[0]
+        return f"{LABELS.get(field, field.replace('_', ' ').capitalize())}: {exc.reason}."
+    return _sentence(_FIELD.sub("", str(exc)) or type(exc).__name__)
+
+
+def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
 class Reader:
-    """Reads the values of a form, and keeps what is wrong by field."""
+    """Reads the values of a form. `errors` are sentences by field, to stand at it."""
 
     def __init__(self, given: Mapping[str, str]) -> None:
         self._given = given
+        self._first: SorakaError | None = None
         self.errors: dict[str, str] = {}
 
     def text(self, field: str) -> str:
@@ -156,8 +180,25 @@ class Reader:
             self.wrong(exc)
             return None
 
-    def wrong(self, exc: InvalidParams, names: Mapping[str, str] | None = None) -> None:
-        """`names` are the fields of the form by those of the error, where they differ."""
-        refused(exc)
-        field = exc.field.partition(".")[0]
-        self.errors[(names or {}).get(field, field)] = f"{exc.field}: {exc.reason}"
+    def check(self, check: Callable[[], object], names: Mapping[str, str] | None = None) -> None:
+        """Of one field: whether it raises InvalidParams; `names` as of `wrong`."""
+        try:
+            check()
+        except InvalidParams as exc:
+            self.wrong(exc, names)
+
+    def wrong(self, exc: SorakaError, names: Mapping[str, str] | None = None) -> None:
+        """An error that begins with its field; of several at one field the first stays. `names`
+        are the fields of the form by those of the error, where they differ."""
+        path, _, why = str(exc).partition(": ")
+        field, _, index = path.partition(".")
+        text = f"number {int(index) + 1}: {why}" if index.isdecimal() else why
+        self.errors.setdefault((names or {}).get(field, field), _sentence(text))
+        if self._first is None:
+            self._first = exc
+            refused(exc)
+
+    def raise_first(self) -> None:
+        """What was found wrong first, if anything."""
+        if self._first is not None:
+            raise self._first

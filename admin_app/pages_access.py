@@ -1,13 +1,13 @@
 """The own password; for operators accounts, API tokens, and the audit of every change."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from flask import Blueprint, flash, render_template, request, url_for
 
 from admin_app.access import ROLES, VIEWER, operator_only, viewer_may
-from admin_app.accounts import Account, Accounts
+from admin_app.accounts import Account, Accounts, check_name, check_password, check_role
 from admin_app.audit import MAX_LISTED, Audit
-from admin_app.page_kit import Answer, Reader, asks, refused, then, to
+from admin_app.page_kit import Answer, Reader, asks, reason, refused, then, to
 from soraka.errors import InvalidParams, NotAuthenticated, SorakaError, TooManyAttempts
 
 PER_PAGE = 50
@@ -22,15 +22,18 @@ def add_own(pages: Blueprint, change_password: Callable[[str, str], None]) -> No
         if request.method == "GET":
             return render_template("account.html", here="account", errors={})
         given = {name: request.form.get(name, "") for name in ("old", "password", "again")}
+        reader = Reader(given)
         try:
-            if given["password"] != given["again"]:
-                raise InvalidParams("again", "is not the same")
+            _check_own(reader, given)
             change_password(given["old"], given["password"])
         except (InvalidParams, NotAuthenticated, TooManyAttempts) as exc:
-            reader = Reader(given)
-            _wrong(
-                reader, exc if isinstance(exc, InvalidParams) else InvalidParams("old", str(exc))
-            )
+            refused(exc)
+            if isinstance(exc, NotAuthenticated):
+                reader.wrong(InvalidParams("old", "is not your present password"))
+            elif isinstance(exc, TooManyAttempts):
+                reader.errors["old"] = reason(exc)
+            else:
+                reader.wrong(exc)
             page = render_template("account.html", here="account", errors=reader.errors)
             return page, exc.status
         flash("Your password is changed. Your other sessions have ended.", "done")
@@ -64,8 +67,14 @@ def add_access(
         """Adds one, or gives a known one another password or role."""
         reader = Reader(request.form)
         name, role = reader.text("name"), reader.text("role")
+        password = request.form.get("password", "")
+        reader.check(lambda: check_name("name", name))
+        reader.check(lambda: check_role(role))
+        if password or accounts.get(name) is None:
+            reader.check(lambda: check_password(password))
         try:
-            _set(accounts, name, request.form.get("password", ""), role)
+            reader.raise_first()
+            _set(accounts, name, password, role)
         except SorakaError as exc:
             _wrong(reader, exc)
             return page(reader, "account"), 400
@@ -81,9 +90,12 @@ def add_access(
     @pages.post("/access/tokens")
     def add_token() -> Answer:
         reader = Reader(request.form)
-        name = reader.text("name")
+        name, role = reader.text("name"), reader.text("role")
+        reader.check(lambda: check_name("name", name))
+        reader.check(lambda: check_role(role))
         try:
-            made = accounts.add_token(name, reader.text("role"), user().name)
+            reader.raise_first()
+            made = accounts.add_token(name, role, user().name)
         except SorakaError as exc:
             _wrong(reader, exc)
             return page(reader, "token"), 400
@@ -119,10 +131,16 @@ def _set(accounts: Accounts, name: str, password: str, role: str) -> None:
         accounts.set_role(name, role)
 
 
+def _check_own(reader: Reader, given: Mapping[str, str]) -> None:
+    """All but whether the present one is right: each look at it counts as an attempt."""
+    if not given["old"]:
+        reader.wrong(InvalidParams("old", "is needed"))
+    reader.check(lambda: check_password(given["password"]))
+    if given["password"] != given["again"]:
+        reader.wrong(InvalidParams("again", "is not the same"))
+    reader.raise_first()
+
+
 def _wrong(reader: Reader, exc: SorakaError) -> None:
-    if isinstance(exc, InvalidParams):
-        reader.wrong(exc)
-    else:
-        field, _, why = str(exc).partition(": ")
-        reader.wrong(InvalidParams(field, why))
+    reader.wrong(exc)
     refused(exc)

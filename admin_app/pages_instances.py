@@ -1,8 +1,10 @@
 """Instances by service: how each worker fares, and its drain."""
 
+from collections.abc import Iterable
+
 from flask import Blueprint, render_template, request, url_for
 
-from admin_app.instances import SERVICES
+from admin_app.instances import SERVICES, InstanceView
 from admin_app.page_kit import Answer, asks, then
 from admin_app.service import Service
 from soraka.message import NO_OWNER, PARKED
@@ -20,15 +22,26 @@ def add_instances(pages: Blueprint, service: Service) -> None:
             wanted=wanted,
             services=("all", *SERVICES),
             absent=_waiting(service) if wanted in ("all", "worker") else [],
+            at_work=_at_work(views),
             now=service.now_ms(),
         )
 
     @pages.post("/instances/<address>/drain")
-    @asks("drain", lambda address: f"worker {address}")
     def drain(address: str) -> Answer:
-        here = url_for("pages.instances")
-        told = f"{address} was told to drain; it leaves this list when it has ended."
-        return then(here, told, lambda: service.instances.drain(address))
+        last = _at_work(service.instances.all("worker")) == [address]
+        asking = asks("drain_last" if last else "drain", lambda: f"worker {address}")
+        return asking(lambda: _drain(service, address))()
+
+
+def _drain(service: Service, address: str) -> Answer:
+    told = f"{address} was told to drain; it leaves this list when it has ended."
+    return then(url_for("pages.instances"), told, lambda: service.instances.drain(address))
+
+
+def _at_work(views: Iterable[InstanceView]) -> list[str]:
+    """Addresses of the live workers that do not drain."""
+    known = [view.instance for view in views]
+    return [i.address for i in known if i.service == "worker" and not i.draining]
 
 
 def _waiting(service: Service) -> list[tuple[str, str, int]]:

@@ -8,7 +8,6 @@ from flask import Blueprint, render_template, request, url_for
 from admin_app import words
 from admin_app.page_kit import Answer, Reader, asks, then
 from admin_app.service import Service
-from soraka.errors import InvalidParams
 
 DONE = {
     "cancel": "Cancelled: it will not be called.",
@@ -36,8 +35,7 @@ def add_message(pages: Blueprint, service: Service) -> None:
         add_ms = reader.get("add_time", words.read_duration)
 
         def change() -> None:
-            if reader.errors:
-                raise InvalidParams("add_time", reader.errors["add_time"].partition(": ")[2])
+            reader.raise_first()
             service.messages.postpone(msg_id, add_ms)
 
         return then(_page(msg_id), f"Postponed by {words.duration(add_ms)}.", change)

@@ -1,16 +1,20 @@
 """Topics: the list, and the page of each with its settings."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
 from flask import Blueprint, flash, render_template, request, url_for
 
 from admin_app import words
+from admin_app.access import operator_only
 from admin_app.page_kit import Answer, Reader, asks, refused, tell_refused, then, to
 from admin_app.service import Service
 from soraka.errors import Conflict, InvalidParams, SorakaError
 from soraka.message import BALANCES, DEFAULT_RETRY_MS, Topic
+from soraka.topics import check_name, check_settings
 
 PER_PAGE = 50
 NUMBERS = ("worker_num", "max_concurrent_dispatches", "max_dispatches_per_second")
@@ -43,11 +47,13 @@ def add_topics(pages: Blueprint, service: Service) -> None:
         )
 
     @pages.route("/topics/new", methods=["GET", "POST"])
+    @operator_only
     def new_topic() -> Answer:
         if request.method == "GET":
             return _form_page(_blank(), {}, new=True)
         reader = Reader(request.form)
         name, settings = reader.text("topic_name"), _settings(reader)
+        reader.check(lambda: check_name(name))
         if not reader.errors:
             try:
                 service.topics.add(name, settings, reader.text("choose"))
@@ -122,7 +128,16 @@ def _settings(reader: Reader, known: Topic | None = None) -> dict[str, Any]:
     workers = tuple(part.strip() for part in reader.text("workers").split(",") if part.strip())
     if workers != (known.workers if known else ()):
         settings["workers"] = workers
+    _check(reader, settings)
     return settings
+
+
+def _check(reader: Reader, settings: Mapping[str, Any]) -> None:
+    """Each by itself, so that all that are wrong are told."""
+    for field, value in settings.items():
+        if value is not None:
+            alone = replace(Topic(name=""), **{field: value})
+            reader.check(partial(check_settings, alone), FIELDS)
 
 
 def _retention(field: str, text: str) -> int:
@@ -131,12 +146,9 @@ def _retention(field: str, text: str) -> int:
 
 def _wrong(reader: Reader, exc: SorakaError) -> None:
     refused(exc)
-    if isinstance(exc, InvalidParams):
-        reader.wrong(exc, FIELDS)
-    elif isinstance(exc, Conflict):
-        reader.errors["topic_name"] = str(exc)
-    else:
+    if not isinstance(exc, InvalidParams | Conflict):
         raise exc
+    reader.wrong(exc, FIELDS)
 
 
 def _values(topic: Topic) -> dict[str, Any]:

@@ -85,8 +85,9 @@ def read_duration(field: str, text: str) -> int:
 
 
 def read_durations(field: str, text: str) -> tuple[int, ...]:
-    """Separated by commas or spaces. Raises InvalidParams."""
-    return tuple(read_duration(field, part) for part in re.split(r"[,\s]+", text.strip()) if part)
+    """Separated by commas or spaces. Raises InvalidParams, field `<field>.<index>`."""
+    parts = filter(None, re.split(r"[,\s]+", text.strip()))
+    return tuple(read_duration(f"{field}.{i}", part) for i, part in enumerate(parts))
 
 
 def write_duration(ms: int) -> str:
@@ -109,15 +110,18 @@ def read_int(field: str, text: str) -> int:
 
 
 def read_moment(field: str, text: str) -> int | None:
-    """Of ISO 8601, in UTC when it names no zone; ms since the epoch. Empty: None. Raises
-    InvalidParams."""
+    """Of ISO 8601, in UTC when it names no zone; ms since the epoch, not before. Empty: None.
+    Raises InvalidParams."""
     if not text.strip():
         return None
     try:
         moment = datetime.fromisoformat(text.strip())
-        return int(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() * 1000)
+        ms = int(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() * 1000)
     except (ValueError, OverflowError):
-        raise InvalidParams(field, "must be a date and a time, such as 2031-04-05T06:07") from None
+        ms = -1
+    if ms < 0:
+        raise InvalidParams(field, "must be a date and a time, such as 2031-04-05T06:07")
+    return ms
 
 
 def limits(topic: Topic) -> str:

@@ -23,7 +23,7 @@ LEAST = 0.01
 
 
 class Load(NamedTuple):
-    """What a worker says in its heartbeat; the fields are those of `Load` in idl/worker.thrift."""
+    """What a worker says in its heartbeat; see `Load` in idl/worker.thrift."""
 
     held: int = 0
     in_flight: int = 0

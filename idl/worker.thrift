@@ -27,6 +27,8 @@ struct Load {
   7: required i64 clock_skew_ms
   /** By how many ms its last look at what falls due is overdue: it does not reach the store. */
   8: required i64 blind_ms
+  /** Whether it has its process to itself: only then can it be told to drain. */
+  9: required bool alone
 }
 
 /** It shares its process with other roles: end that with a signal. Do not repeat. */

@@ -53,6 +53,7 @@ class Handler:
             draining=self._loop.draining,
             clock_skew_ms=self._skew_ms(),
             blind_ms=self._loop.blind_ms(),
+            alone=self._leave is not None,
         )
 
     def drain(self, incarnation: str | None) -> None:

@@ -88,11 +88,14 @@ function ticked() {
   return [...document.querySelectorAll("input[name=msg_id]:checked")];
 }
 
+// Without one there is nothing to do, unless it is for all that match.
 function countTicked() {
   const shown = byId("ticked");
   if (!shown) return;
   const count = ticked().length;
   shown.textContent = count ? `${count} selected` : "None selected";
+  const { form, value } = byId("scope");
+  for (const button of form.querySelectorAll("button")) button.disabled = !count && value === "ticked";
   const all = byId("tick-all");
   if (all) all.checked = count > 0 && count === document.querySelectorAll("[name=msg_id]").length;
 }
@@ -101,7 +104,7 @@ document.addEventListener("change", (event) => {
   if (event.target.id === "tick-all") {
     for (const box of document.querySelectorAll("[name=msg_id]")) box.checked = event.target.checked;
   }
-  if (event.target.type === "checkbox") countTicked();
+  if (event.target.type === "checkbox" || event.target.id === "scope") countTicked();
 });
 
 // ---------------------------------------------------------------- theme

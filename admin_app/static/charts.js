@@ -16,12 +16,24 @@ function colour(element, name) {
   return found;
 }
 
-const UNITS = { ms: " ms", "": "" };
+const TIMES = [["h", 3600000], ["min", 60000], ["s", 1000], ["ms", 1]];
+// Round in the unit that they are shown in.
+const TIME_STEPS = TIMES.flatMap(([unit, size]) => {
+  const steps = unit === "h" || unit === "ms" ? [1, 2, 5, 10, 20, 50, 100, 200, 500] : [1, 2, 5, 10, 20, 30];
+  return steps.map((n) => n * size);
+}).sort((a, b) => a - b);
 const short = new Intl.NumberFormat(undefined, { notation: "compact", maximumFractionDigits: 1 });
 const exact = new Intl.NumberFormat(undefined, { maximumFractionDigits: 1 });
 
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
+
+// A value in words; times in the greatest unit that `most` has one of.
+function worded(value, unit, format, most = value) {
+  if (unit !== "ms") return format.format(value);
+  const [name, size] = TIMES.find(([, size]) => most >= size) ?? ["ms", 1];
+  return `${format.format(value / size)} ${name}`;
+}
 
 function moment(at, step) {
   const date = new Date(at * 1000);
@@ -53,9 +65,16 @@ function axes(element, data) {
   const y = {
     ...common,
     size: 58,
-    values: (_chart, splits) => splits.map((v) => short.format(v) + UNITS[data.unit]),
+    values: (_chart, splits) => splits.map((v) => worded(v, data.unit, short, splits.at(-1))),
   };
+  if (data.unit === "ms") y.incrs = TIME_STEPS;
   return [x, y];
+}
+
+// A line needs two neighbours: those that have none are points.
+function alone(chart, at) {
+  const has = (i) => chart.data[at][i] != null;
+  return chart.data[0].map((_x, i) => i).filter((i) => has(i) && !has(i - 1) && !has(i + 1));
 }
 
 function series(element, data, spec) {
@@ -66,11 +85,11 @@ function series(element, data, spec) {
     stroke,
     width: bars ? 0 : 1.75,
     fill: bars ? stroke : undefined,
-    points: { show: !bars && data.x.length < 2 },
+    points: { show: false, size: 6, fill: stroke, filter: bars ? undefined : alone },
     spanGaps: false,
     value: (_chart, _v, _i, at) => {
       const own = at == null ? null : spec.values[at];
-      return own == null ? "–" : exact.format(own) + UNITS[data.unit];
+      return own == null ? "–" : worded(own, data.unit, exact);
     },
   };
   if (bars) each.paths = uPlot.paths.bars({ size: [0.62, 56], align: 0 });

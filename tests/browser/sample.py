@@ -118,10 +118,12 @@ def stored(n: int) -> Stored:
 
 
 class Sample:
-    """`empty`: just set up, nothing submitted, no topic, no worker."""
+    """`empty`: just set up, nothing submitted, no topic, no worker. `standalone`: one worker, in
+    the process of all."""
 
-    def __init__(self, *, empty: bool = False) -> None:
+    def __init__(self, *, empty: bool = False, standalone: bool = False) -> None:
         self.empty = empty
+        self.standalone = standalone
         self.topics = self.instances = self.messages = self.monitor = self.bulk = self
 
     def now_ms(self) -> int:
@@ -307,7 +309,7 @@ class Sample:
                 ("center", "10.20.0.5:30001"),
             )
         ]
-        for i, address in enumerate(WORKERS):
+        for i, address in enumerate(WORKERS[:1] if self.standalone else WORKERS):
             load = Load(
                 8_412 + i * 731,
                 96 - i * 20,
@@ -317,6 +319,7 @@ class Sample:
                 i == 3,
                 3 - 2 * i,
                 0,
+                not self.standalone,
             )
             worker = made("worker", address, weight=100, draining=i == 3)
             lost = i == 2

@@ -16,7 +16,9 @@ OPERATOR = Account(name="admin", role="operator", password_hash="", epoch="", cr
 VIEWER = Account(name="reader", role="viewer", password_hash="", epoch="", created_at=NOW)
 
 
-def sample_app(folder: Path, *, empty: bool = False, user: Account = OPERATOR) -> Flask:
+def sample_app(
+    folder: Path, *, empty: bool = False, standalone: bool = False, user: Account = OPERATOR
+) -> Flask:
     """Without login and CSRF: those are the app's, and tested with it."""
     app = Flask(admin_app.__name__)
     app.config.update(SECRET_KEY="sample", TESTING=True)
@@ -24,7 +26,7 @@ def sample_app(folder: Path, *, empty: bool = False, user: Account = OPERATOR) -
     accounts, audit = Accounts(folder / "admin.json"), Audit(folder / "audit.jsonl")
     if not empty:
         _fill(accounts, audit)
-    service: Any = Sample(empty=empty)
+    service: Any = Sample(empty=empty, standalone=standalone)
     app.register_blueprint(make_pages(service, accounts, audit, lambda: user, _refuse))
     app.add_url_rule("/logout", "auth.logout", lambda: "", methods=["POST"])
     return app

@@ -8,6 +8,7 @@ from selenium.webdriver.common.by import By
 
 from tests.acceptance.deployments import Standalone
 from tests.acceptance.sink import Answer, Sink, wait_until
+from tests.browser.chromium import NARROW
 from tests.browser.site import Site
 
 HOUR_MS = 3_600_000
@@ -112,6 +113,43 @@ def test_what_is_ticked_stays_while_the_page_is_live(
     site.wait_text("in 3 h 59 min")
 
 
+def test_bulk_work_needs_a_message(site: Site, soraka: Standalone, topic: str, sink: Sink) -> None:
+    msg_id = soraka.submit(topic, sink.url("/later"), delay_time=HOUR_MS)
+    soraka.wait_state(msg_id, "pending")
+    site.go(f"/messages?topic={topic}")
+    buttons = site.driver.find_elements(By.CSS_SELECTOR, "#bulk button")
+
+    def enabled() -> set[bool]:
+        return {button.is_enabled() for button in buttons}
+
+    assert enabled() == {False}
+    site.driver.find_element(By.ID, f"t-{msg_id}").click()
+    assert enabled() == {True}
+    site.driver.find_element(By.ID, f"t-{msg_id}").click()
+    assert enabled() == {False}
+    site.driver.find_element(By.NAME, "scope").send_keys("all")
+    assert enabled() == {True}
+
+
+def test_values_of_a_card_end_at_one_edge(
+    site: Site, soraka: Standalone, topic: str, sink: Sink
+) -> None:
+    soraka.wait_state(soraka.submit(topic, sink.url("/later"), delay_time=HOUR_MS), "pending")
+    edges = """
+        return [...document.querySelectorAll(".cards [data-label]")].map((cell) => {
+          const content = document.createRange();
+          content.selectNodeContents(cell);
+          return Math.round(content.getBoundingClientRect().right);
+        }).filter((right) => right);
+    """
+    site.browser.look(width=NARROW)
+    for path in (f"/messages?topic={topic}", "/instances", "/topics"):
+        site.go(path)
+        found = site.driver.execute_script(edges)
+        assert len(found) > 3
+        assert max(found) - min(found) <= 1, path
+
+
 def test_topic_pauses_and_resumes(site: Site, soraka: Standalone, topic: str, sink: Sink) -> None:
     site.press("Pause")
     site.agree("Pause topic")
@@ -133,7 +171,7 @@ def test_wrong_field_is_told_beside_it(site: Site, topic: str) -> None:
     site.press("Save settings")
     field = "retry_ms"
     wait_until(lambda: site.driver.find_elements(By.ID, f"f-{field}-note"), 10)
-    site.wait_text("retry_ms: must be a number and a unit")
+    site.wait_text("Number 2: must be a number and a unit")
     assert site.driver.find_element(By.NAME, field).get_attribute("aria-invalid") == "true"
     business = site.driver.find_element(By.NAME, "business").get_attribute("value")
     assert business == "Kept as it was typed"
@@ -155,6 +193,24 @@ def test_charts_are_read(site: Site, soraka: Standalone, topic: str, sink: Sink)
     assert "callback" in legends[0]
     site.driver.find_element(By.CSS_SELECTOR, ".chart-table summary").click()
     site.wait_text("Minute")
+
+
+def test_minutes_that_stand_alone_are_drawn_and_times_have_their_unit(site: Site) -> None:
+    site.go("/monitor")
+    script = """
+        const flow = {label: "flow", tone: "chart-1", values: [6100, null, 20, 30, null, 4000]};
+        const data = {kind: "lines", unit: "ms", x: [0, 60, 120, 180, 240, 300], series: [flow]};
+        const element = document.querySelector(".chart");
+        draw(element, data);
+        const chart = charts.get(element).chart;
+        const values = flow.values.map((_, at) => chart.series[1].value(chart, 0, 1, at));
+        return requestAnimationFrame(() => arguments[0](
+          [chart.series[1].points.filter(chart, 1, false, null), values, chart.axes[1]._values]));
+    """
+    points, values, axis = site.driver.execute_async_script(script)
+    assert points == [0, 5]
+    assert values == ["6.1 s", "–", "20 ms", "30 ms", "–", "4 s"]  # noqa: RUF001 (a dash)
+    assert (axis[0], axis[-1]) == ("0 s", "6 s")
 
 
 def test_theme_is_chosen_and_kept(site: Site) -> None:

@@ -67,6 +67,7 @@ class FakeWorker:
             draining=False,
             clock_skew_ms=2,
             blind_ms=0,
+            alone=self._alone,
         )
 
     def drain(self, incarnation: str) -> None:

@@ -3,8 +3,11 @@
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
@@ -12,10 +15,14 @@ from flask.testing import FlaskClient
 import admin_app
 from admin_app import words
 from admin_app.accounts import Account
+from admin_app.bulk import Job
+from admin_app.pages_jobs import job_tone
 from soraka.errors import InvalidParams
-from tests.browser.sample import LONG, msg_id
+from tests.browser import sample
+from tests.browser.sample import LONG, WORKERS, Sample, msg_id
 from tests.browser.sample_app import OPERATOR, VIEWER, sample_app
 from tests.browser.screenshots import EMPTY, PAGES
+from tests.unit.admin_kit import Kit
 
 STATIC = Path(admin_app.__file__).parent / "static"
 CHARTS = ("counts", "flow", "lateness", "workers")
@@ -68,6 +75,15 @@ def test_viewer_gets_no_button_that_changes_anything(tmp_path: Path, name: str) 
     assert 'type="checkbox"' not in page
 
 
+def test_form_of_a_new_topic_is_for_operators(tmp_path: Path) -> None:
+    kit = Kit(tmp_path)
+    refused = kit.client("viewer").flask.get("/topics/new")
+    assert refused.status_code == 403
+    assert "Changes are for operators" in refused.text
+    assert kit.client("operator").flask.get("/topics/new").status_code == 200
+    kit.close()
+
+
 @pytest.mark.parametrize("chart", CHARTS)
 @pytest.mark.parametrize("empty", [False, True])
 def test_chart_has_a_value_for_each_x(tmp_path: Path, chart: str, empty: bool) -> None:
@@ -94,13 +110,108 @@ def test_question_keeps_what_the_form_had(operator: FlaskClient) -> None:
     assert {("action", "postpone"), ("add_time", "5m"), ("msg_id", "a"), ("msg_id", "b")} <= {*kept}
 
 
+def test_worker_that_shares_its_process_has_no_drain_but_the_reason(tmp_path: Path) -> None:
+    page = sample_app(tmp_path, standalone=True).test_client().get("/instances").text
+    assert "/drain" not in page
+    assert f"{WORKERS[0]} shares its process with other roles" in page
+
+
+def test_drain_of_the_last_worker_says_that_messages_wait(
+    operator: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = f"/instances/{WORKERS[0]}/drain"
+    assert "messages go to other workers" in operator.post(path).text
+    assert "last worker" not in operator.get("/instances").text
+    monkeypatch.setattr(sample, "WORKERS", (WORKERS[0],))
+    question = operator.post(path).text
+    assert "all messages wait until another worker starts" in question.replace("\n", " ")
+    assert 'data-ask-label="Drain the last worker"' in operator.get("/instances").text
+
+
+@pytest.mark.parametrize(
+    ("job", "tone"),
+    [
+        ({}, "good"),
+        ({"refused": Counter(TooLate=2)}, "warn"),
+        ({"refused": Counter(TooLate=2), "failed": 1}, "bad"),
+        ({"state": "running", "refused": Counter(TooLate=2)}, "pending"),
+        ({"state": "stopped"}, "warn"),
+        ({"state": "failed"}, "bad"),
+    ],
+)
+def test_bulk_work_is_good_only_when_nothing_was_refused(job: dict[str, Any], tone: str) -> None:
+    made = Job(id="j", action="cancel", started_by="a", chosen="2 ids", started_at=1)
+    assert job_tone(replace(made, **{"state": "done", **job})) == tone
+
+
+def test_list_of_bulk_work_tells_what_was_refused(operator: FlaskClient) -> None:
+    page = operator.get("/jobs").text
+    assert '<td class="num tone-warn" data-label="Refused">212</td>' in page
+    assert '<td class="num" data-label="Failed">0</td>' in page
+
+
+def test_bulk_work_on_no_message_is_not_asked_about(operator: FlaskClient) -> None:
+    form = {"action": "cancel", "scope": "ticked", "here": "dead", "topic": LONG}
+    for more in ({}, {"confirmed": "yes"}):
+        answer = operator.post("/messages/bulk", data={**form, **more})
+        assert (answer.status_code, answer.location) == (303, f"/dead?topic={LONG}")
+        assert "Not done. Select messages" in operator.get(answer.location).text
+
+
 def test_every_wrong_field_is_told(operator: FlaskClient) -> None:
-    form = {"topic_name": "x", "worker_num": "many", "retry_ms": "soon", "retention_ms": "3 weeks"}
+    form = {
+        "topic_name": "not one",
+        "business": "B" * 2000,
+        "worker_num": "many",
+        "workers": "10.0.0.1:1, nowhere",
+        "max_dispatches_per_second": "-1",
+        "retry_ms": "1s, soon",
+        "retention_ms": "1ms",
+    }
     answer = operator.post("/topics/new", data=form)
     assert answer.status_code == 400
-    for field in ("worker_num", "retry_ms", "retention_ms"):
-        assert re.search(rf'class="error" id="f-{field}-note">{field}: must', answer.text)
-    assert 'value="soon"' in answer.text
+    errors = notes(answer.text)
+    assert errors["retry_ms"].startswith("Number 2: must be a number and a unit, such as")
+    assert errors["workers"].startswith("Number 2: &#39;nowhere&#39; must be ip:port")
+    others = {"topic_name", "business", "worker_num", "max_dispatches_per_second", "retention_ms"}
+    assert all(errors[field].startswith("Must be ") for field in others)
+    assert errors.keys() >= others
+    assert 'value="1s, soon"' in answer.text
+
+
+def notes(page: str) -> dict[str, str]:
+    """What is wrong, by the field it stands at."""
+    return dict(re.findall(r'class="error" id="\w-(\w+)-note">([^<]*)<', page))
+
+
+def test_all_that_is_wrong_with_an_account_is_told_at_once(operator: FlaskClient) -> None:
+    form = {"name": "a b", "password": "short", "role": "king"}
+    answer = operator.post("/access/accounts", data=form)
+    assert answer.status_code == 400
+    assert notes(answer.text) == {
+        "name": "Must be 1 to 64 of the characters A-Z a-z 0-9 . _ @ -.",
+        "password": "Must be from 10 to 256 characters long.",
+        "role": "Must be one of viewer, operator.",
+    }
+    again = operator.post("/access/tokens", data={"name": "nightly-redrive", "role": "viewer"})
+    assert notes(again.text) == {"name": "Token &#39;nightly-redrive&#39; exists already."}
+
+
+def test_refused_change_names_the_field_by_its_label(operator: FlaskClient) -> None:
+    told = operator.post(
+        f"/messages/{msg_id(0)}/postpone", data={"add_time": "x"}, follow_redirects=True
+    ).text
+    assert "Not done. Postpone by: must be a number and a unit" in told
+
+
+def test_nothing_is_searched_by_a_wrong_filter(operator: FlaskClient) -> None:
+    for path in ("/messages?since=garbage", "/dead?until=x"):
+        page = operator.get(path).text
+        assert "Nothing was searched" in page
+        assert "matches" not in page
+        assert 'id="live"' not in page  # an error again and again would say that nobody answers
+    page = operator.get("/messages?since=2001-02-03T04:05&until=2001-02-03T04:05").text
+    assert notes(page)["until"].startswith("Must be after ")
 
 
 @pytest.mark.parametrize("query", ["state=asleep", "since=yesterday", "until=99999-01-01"])
@@ -108,6 +219,48 @@ def test_wrong_filter_is_told_beside_its_field(operator: FlaskClient, query: str
     answer = operator.get(f"/messages?{query}")
     assert answer.status_code == 400
     assert f'id="f-{query.partition("=")[0]}-note"' in answer.text
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "topic=trial.expiry&topic=billing.dunning",
+        "topics=trial.expiry,%20billing.dunning",
+        "topics=trial.expiry&topics=billing.dunning",
+        "topic=trial.expiry&topics=billing.dunning&topic_name=trial.expiry",
+    ],
+)
+@pytest.mark.parametrize("path", ["/messages", "/dead"])
+def test_topics_are_given_under_any_of_their_names(
+    operator: FlaskClient, path: str, query: str
+) -> None:
+    page = operator.get(f"{path}?{query}").text
+    shown = set(re.findall(r'data-label="Topic"><span class="clip" title="([^"]+)"', page))
+    assert shown == {"trial.expiry", "billing.dunning"}
+    assert (
+        page.count('name="topic" value="trial.expiry, billing.dunning"') == 2
+    )  # and for bulk work
+    older = re.search(r'href="(/\w+\?[^"]*cursor=[^"]*)"', page)
+    assert older is not None
+    assert "topic=trial.expiry%2C+billing.dunning" in older[1]
+
+
+def test_bulk_work_keeps_to_the_topics_given(
+    operator: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    form = {"action": "cancel", "scope": "all", "topics": ["a", "b"], "msg_id": "x"}
+    question = operator.post("/messages/bulk", data=form).text
+    assert "all messages that match" in question
+    started: list[Any] = []
+
+    def start(service: Sample, *_: object, **named: Any) -> Job:
+        started.append(named["chosen"].topics)
+        return service.jobs()[0]
+
+    monkeypatch.setattr(Sample, "start", start, raising=False)
+    answer = operator.post("/messages/bulk", data={**form, "confirmed": "yes"})
+    assert answer.location == "/jobs/job"
+    assert started == [("a", "b")]
 
 
 def test_next_page_keeps_the_filter(operator: FlaskClient) -> None:
@@ -133,15 +286,28 @@ def test_what_is_not_there_is_explained(
 
 
 @pytest.mark.parametrize(
-    ("again", "field", "status"), [("another", "again", 400), ("correct horse", "old", 401)]
+    ("old", "new", "told", "status"),
+    [
+        ("x", "correct horse", {"old": "Is not your present password."}, 401),
+        (
+            "",
+            "short",
+            {
+                "old": "Is needed.",
+                "password": "Must be from 10 to 256 characters long.",
+                "again": "Is not the same.",
+            },
+            400,
+        ),
+    ],
 )
-def test_own_password_is_refused_beside_its_field(
-    operator: FlaskClient, again: str, field: str, status: int
+def test_own_password_is_refused_beside_its_fields(
+    operator: FlaskClient, old: str, new: str, told: dict[str, str], status: int
 ) -> None:
-    form = {"old": "x", "password": "correct horse", "again": again}
+    form = {"old": old, "password": new, "again": "correct horse"}
     answer = operator.post("/account", data=form)
     assert answer.status_code == status
-    assert f'class="error" id="f-{field}-note"' in answer.text
+    assert notes(answer.text) == told
 
 
 def test_new_token_is_shown_once(operator: FlaskClient) -> None:

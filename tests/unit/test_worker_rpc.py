@@ -64,6 +64,7 @@ def test_a_heartbeat_tells_the_load(rig: Rig, server: Sink, client: RpcClient) -
     server.reply = after(0.5)
     idle = client.call("heartbeat", incarnation="me")
     assert (idle.held, idle.in_flight, idle.draining, idle.clock_skew_ms) == (0, 0, False, -7)
+    assert idle.alone
     assert 5 << 20 < idle.memory_bytes < 4 << 30
     assert 0 <= idle.last_turn_ms < 3000
     rig.put(server.url, count=3)
@@ -111,7 +112,8 @@ def test_a_worker_that_is_not_alone_does_not_leave(rig: Rig) -> None:
         with pytest.raises(idl.worker.NotAlone) as refused:
             client.call("drain", incarnation="me")
         assert "SIGTERM" in refused.value.em
-        assert not client.call("heartbeat", incarnation="me").draining
+        load = client.call("heartbeat", incarnation="me")
+        assert (load.draining, load.alone) == (False, False)
 
 
 def test_the_share_of_a_core() -> None:
