@@ -472,10 +472,11 @@ class Registry(Protocol):
     def topics(self) -> dict[str, Topic]:
         """All topics by name."""
 
-    def put_topic(self, topic: Topic, *, create: bool) -> bool:
-        """Writes settings. With `create`, False when it exists already (unchanged); without,
-        False when it does not exist. Raises RegistryUnavailable. `topics` shows it at once on
-        this process, soon on others."""
+    def put_topic(self, topic: Topic, *, was: Topic | None) -> bool:
+        """Writes settings in place of those that `was` holds (None: there is no such topic), in
+        one step; False when it is otherwise by now, and nothing is written. Raises
+        RegistryUnavailable. Either way `topics` shows at once on this process how it is, soon
+        on others."""
 
     def delete_topic(self, name: str) -> bool:
         """False when it does not exist. Raises RegistryUnavailable. Its log and its messages

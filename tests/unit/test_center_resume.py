@@ -42,7 +42,7 @@ def resuming(rig: Rig, per_second: int = 100_000) -> Resume:
 
 def pause(rig: Rig, paused: bool = True, **settings: int) -> None:
     topic = rig.registry.topics()[TOPIC]
-    rig.registry.put_topic(replace(topic, paused=paused, **settings), create=False)
+    rig.registry.put_topic(replace(topic, paused=paused, **settings), was=topic)
 
 
 def parked(rig: Rig, count: int, *, due_in_ms: int = 0) -> list[str]:
@@ -193,9 +193,9 @@ def test_without_workers_they_wait(rig: Rig) -> None:
 def test_those_of_a_worker_that_is_gone_are_parked(rig: Rig) -> None:
     gone = rig.worker(A)
     rig.worker(B)
-    rig.registry.put_topic(Topic(name="other"), create=True)
+    rig.registry.put_topic(Topic(name="other"), was=None)
     topic = rig.registry.topics()[TOPIC]
-    rig.registry.put_topic(replace(topic, workers=(A,)), create=False)
+    rig.registry.put_topic(replace(topic, workers=(A,)), was=topic)
     ids = rig.append(30)
     rig.read()
     pause(rig)
