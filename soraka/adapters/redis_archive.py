@@ -12,10 +12,11 @@ from soraka.adapters.redis_args import triples
 from soraka.adapters.redis_node import Arg
 from soraka.adapters.redis_record import STATES, history_in, place_of, stored_of
 from soraka.adapters.redis_scripts import prefix
+from soraka.adapters.redis_send import surely_not_run
 from soraka.adapters.redis_shards import RedisShards
 from soraka.errors import DecodeError
 from soraka.message import DAY_MS, PARKED, Attempt, State, Stored
-from soraka.ports import STATS_MS, Backlog, Query, Sample
+from soraka.ports import STATS_MS, Backlog, NotAdded, Query, Sample
 
 LISTS_AT_ONCE = 100
 """Of topics and states, in one call of `search`: 1 or 2 ms of Redis."""
@@ -101,22 +102,32 @@ class RedisArchive(RedisShards):
         replies = self._redis.run_some("tidy", step) + self._redis.run_some("tidy", step)
         return sum(reply for reply in replies if reply is not None)
 
-    def add_stats(self, samples: Sequence[Sample]) -> None:
-        values: dict[int, list[Arg]] = {}
-        for sample in samples:
-            hour, rest = divmod(sample.minute, HOUR_MS)
-            into = values.setdefault(self._shard_of(sample.series), [])
-            for name, value in sample.values.items():
-                into += (f"{sample.series}:{hour}", f"{rest // MINUTE_MS}:{name}", value)
-        step = 3 * VALUES_AT_ONCE
-        self._redis.run(
-            "add_stats",
-            [
-                (shard, ("", STATS_MS + DAY_MS, *args[at : at + step]))
-                for shard, args in values.items()
-                for at in range(0, len(args), step)
-            ],
-        )
+    def add_stats(self, samples: Sequence[Sample]) -> NotAdded:
+        parts = list(self._stats_parts(samples))
+        calls = [(shard, ("", STATS_MS + DAY_MS, *_args_of(part))) for shard, part in parts]
+        again, lost, reason = list[Sample](), 0, ""
+        for (_, part), reply in zip(parts, self._redis.attempt("add_stats", calls), strict=True):
+            if not isinstance(reply, Exception):
+                continue
+            reason = reason or f"redis: {reply}"
+            if surely_not_run(reply):
+                again += part
+            else:
+                lost += len(part)
+        return NotAdded(tuple(again), lost, reason)
+
+    def _stats_parts(self, samples: Sequence[Sample]) -> Iterator[tuple[int, list[Sample]]]:
+        """Samples of one shard, so many that one call takes them."""
+        for shard, at in self._by_shard(sample.series for sample in samples).items():
+            part, size = list[Sample](), 0
+            for index in at:
+                part.append(samples[index])
+                size += len(samples[index].values)
+                if size >= VALUES_AT_ONCE:
+                    yield shard, part
+                    part, size = [], 0
+            if part:
+                yield shard, part
 
     def stats(self, series: str, since: int, until: int) -> Mapping[int, Mapping[str, int]]:
         found: dict[int, dict[str, int]] = {}
@@ -198,6 +209,13 @@ class RedisArchive(RedisShards):
             for i, raw in zip(at, reply, strict=True):
                 found[i] = raw
         return found
+
+
+def _args_of(samples: Iterable[Sample]) -> Iterator[Arg]:
+    for series, minute, values in samples:
+        hour, rest = divmod(minute, HOUR_MS)
+        for name, value in values.items():
+            yield from (f"{series}:{hour}", f"{rest // MINUTE_MS}:{name}", value)
 
 
 @lru_cache(maxsize=20_000)

@@ -67,6 +67,10 @@ class RedisScripts:
         """As `run`, with None for those that failed; raises StoreUnavailable when all did."""
         return _some(self._run(name, calls))
 
+    def attempt(self, name: str, calls: Sequence[tuple[int, Sequence[Arg]]]) -> list[Any]:
+        """As `run`, with a RedisError or an OSError for those that failed."""
+        return self._run(name, calls)
+
     def read(self, commands: Sequence[tuple[int, Command]]) -> list[Any]:
         """Plain commands, each on its shard; one reply each. Raises as `run`."""
         return _all(send(self._topology, commands))
