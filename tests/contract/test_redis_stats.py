@@ -4,9 +4,10 @@ from binascii import crc32
 from collections.abc import Iterator
 
 import pytest
+import redis
 
 from soraka.adapters.redis_store import RedisStore
-from soraka.ports import NotAdded, Sample
+from soraka.ports import STATS_MS, NotAdded, Sample
 from tests.contract.store_kit import group_store, redis_store, wait_for
 from tests.redis_groups import ClusterGroup
 from tests.servers import Server
@@ -26,6 +27,10 @@ def cluster(redis_cluster: ClusterGroup) -> ClusterGroup:
 def spread(cluster: ClusterGroup) -> Iterator[RedisStore]:
     with group_store(cluster, shards=SHARDS, timeout_ms=300) as store:
         yield store
+
+
+def redis_client(server: Server) -> redis.Redis:
+    return redis.Redis.from_url(server.url)
 
 
 def samples(store: RedisStore) -> list[Sample]:
@@ -74,3 +79,39 @@ def test_those_of_a_server_that_ended_are_kept(redis_server: Server) -> None:
         assert [sorted(each.again) for each in left] == [sorted(given)] * 2
         wait_for(lambda: store.add_stats(left[1].again) == NotAdded())
         assert counted(store, given) == dict.fromkeys(NAMES, 2)
+
+
+def test_a_full_redis_takes_none_and_drops_none_of_what_it_has(redis_server: Server) -> None:
+    with (
+        redis_store(redis_server.url, shards=SHARDS) as store,
+        redis_client(redis_server) as client,
+    ):
+        given = samples(store)
+        assert store.add_stats(given) == NotAdded()
+        client.config_set("maxmemory", 1)
+        try:
+            left = store.add_stats(given)
+        finally:
+            client.config_set("maxmemory", 0)
+        assert (left.again, left.lost) == ((), len(given))
+        assert "maxmemory" in left.reason
+        assert counted(store, given) == dict.fromkeys(NAMES, 1)
+
+
+def test_a_series_of_seven_days_takes_little_memory_and_no_long_call(redis_server: Server) -> None:
+    with (
+        redis_store(redis_server.url, shards=SHARDS) as store,
+        redis_client(redis_server) as client,
+    ):
+        before, last = client.info("memory")["used_memory"], store.now_ms() // MINUTE * MINUTE
+        values = {f"late_le_{number}": 1000 * number for number in range(1, 17)}
+        minutes = range(last - STATS_MS + MINUTE, last + 1, MINUTE)
+        client.config_resetstat()
+        assert store.add_stats([Sample("one", minute, values) for minute in minutes]) == NotAdded()
+        assert client.info("memory")["used_memory"] - before < 2_500_000
+        key = next(client.scan_iter(f"*:y:one:{last // (120 * MINUTE) - 1}:late_le_1"))
+        assert client.object("encoding", key) == b"listpack"
+        assert store.stats("one", minutes[0], last + 1) == dict.fromkeys(minutes, values)
+        stats = client.info("commandstats")
+        assert stats["cmdstat_evalsha"]["usec_per_call"] < 10_000
+        assert stats["cmdstat_hgetall"]["usec_per_call"] < 50  # 200 are read at once
