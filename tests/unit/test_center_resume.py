@@ -98,7 +98,8 @@ def test_the_rate_is_kept_and_the_soonest_go_first(rig: Rig, whose: str) -> None
         assert out <= 200 * (time.monotonic() - began + BURST_MS / 1000) + 1
         assert rig.owners_of(late).count(A) <= max(0, out - 100)
         time.sleep(0.01)
-    assert time.monotonic() - began < 5
+    # a second, on a machine with nothing else to do; at the other rate, minutes
+    assert time.monotonic() - began < 30
 
 
 def test_paused_again_in_the_middle_the_rest_stays(rig: Rig) -> None:
