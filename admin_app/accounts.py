@@ -111,28 +111,11 @@ class Accounts:
     def set_password(self, name: str, password: str, role: str | None = None) -> None:
         """Makes the account when it is new, which needs a role. Its other sessions end. Raises
         InvalidParams, Conflict."""
-        check_name("name", name)
-        check_password(password)
-        if role is not None:
-            check_role(role)
-        hashed = generate_password_hash(password)
-        with self._changing() as change:
-            accounts = dict(self._content.accounts)
-            known = accounts.get(name)
-            if role is None and known is None:
-                raise InvalidParams("role", f"is needed for the new account {name!r}")
-            if known is None and len(accounts) >= MAX_ACCOUNTS:
-                raise Conflict(f"name: there are {MAX_ACCOUNTS} accounts already")
-            account = _account(name, role or (known.role if known else ""), hashed)
-            if known is not None:
-                account = replace(account, created_at=known.created_at)
-            change(accounts=_with_operator({**accounts, name: account}))
+        self._put(name, password, role, new=False)
 
     def add(self, name: str, password: str, role: str) -> None:
         """Raises InvalidParams, Conflict when there is one of that name."""
-        if self.get(name) is not None:
-            raise Conflict(f"name: account {name!r} exists already")
-        self.set_password(name, password, role)
+        self._put(name, password, role, new=True)
 
     def set_role(self, name: str, role: str) -> None:
         """Raises InvalidParams, Conflict when no operator would be left."""
@@ -193,6 +176,26 @@ class Accounts:
 
     def has_ended(self, session_id: str) -> bool:
         return session_id in self._now().ended
+
+    def _put(self, name: str, password: str, role: str | None, *, new: bool) -> None:
+        _check_name("name", name)
+        _check_password(password)
+        if role is not None:
+            _check_role(role)
+        hashed = generate_password_hash(password)
+        with self._changing() as change:
+            accounts = dict(self._content.accounts)
+            known = accounts.get(name)
+            if new and known is not None:
+                raise Conflict(f"name: account {name!r} exists already")
+            if role is None and known is None:
+                raise InvalidParams("role", f"is needed for the new account {name!r}")
+            if known is None and len(accounts) >= MAX_ACCOUNTS:
+                raise Conflict(f"name: there are {MAX_ACCOUNTS} accounts already")
+            account = _account(name, role or (known.role if known else ""), hashed)
+            if known is not None:
+                account = replace(account, created_at=known.created_at)
+            change(accounts=_with_operator({**accounts, name: account}))
 
     def _known(self, name: str) -> Account:
         known = self._content.accounts.get(name)

@@ -66,12 +66,10 @@ class TopicAdmin:
         return topic
 
     def update(self, name: str, settings: Mapping[str, Any], choose: str = "") -> Topic:
-        """Changes the settings given and leaves the others. Workers are chosen anew when
-        `worker_num` changes or `choose` is given. Raises TopicNotFound too."""
-        topic = self._changed(self._topics.find(name), settings, choose)
-        if not self._topics.update(topic):
-            raise TopicNotFound(f"topic {name!r} does not exist")
-        return topic
+        """Changes the settings given and leaves the others, also those that change meanwhile.
+        Workers are chosen anew when `worker_num` changes or `choose` is given. Raises as `add`,
+        TopicNotFound too."""
+        return self._topics.update(name, lambda topic: self._changed(topic, settings, choose))
 
     def pause(self, name: str) -> Topic:
         """Its messages wait from now on; calls under way end as they would."""

@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from soraka.cli_shared import ADDRESSES, CONFIG, DELAYS, errors, load, patch
-from soraka.errors import TopicNotFound
 from soraka.message import BALANCES, WEIGHTS
 from soraka.topics import MAX_DISPATCHES, MAX_RATE, MAX_RETENTION_MS
 
@@ -85,8 +84,7 @@ def topic_add(file: Path | None, name: str, **given: Any) -> None:
 def topic_update(file: Path | None, name: str, **given: Any) -> None:
     """Changes settings of the topic NAME."""
     with errors(), open_topics_of(file) as topics:
-        if not topics.update(_changed(topics.find(name), given)):
-            raise TopicNotFound(f"topic {name!r} does not exist")
+        topics.update(name, lambda found: _changed(found, given))
     click.echo(f"updated {name}")
 
 

@@ -9,6 +9,7 @@ bogus one.
 """
 
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from soraka.errors import (
@@ -31,6 +32,8 @@ from soraka.ports import Clock, Log, Record, Store, StoreReader, Verdict
 from soraka.stats import Counted
 
 _COUNTED = {CommandKind.CANCEL: "cancelled", CommandKind.ADD_TIME: "postponed"}
+LATELY = 10_000
+"""Commands that were counted and are not counted again."""
 _COMMAND_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -66,6 +69,7 @@ class Commands:
         counted: Counted = lambda _topic, _name, _count: None,
     ) -> None:
         self._counted = counted
+        self._lately: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._log = log
         self._store = store
         self._reader = reader
@@ -117,8 +121,14 @@ class Commands:
         return answers
 
     def _count(self, command: Command) -> None:
-        if name := _COUNTED.get(command.kind):
-            self._counted(command.topic, name, 1)
+        """Once, however often it is sent to this process; its verdict tells nothing of that."""
+        name, key = _COUNTED.get(command.kind), (command.msg_id, command.command_id)
+        if name is None or key in self._lately:
+            return
+        self._lately[key] = None
+        if len(self._lately) > LATELY:
+            self._lately.popitem(last=False)
+        self._counted(command.topic, name, 1)
 
     def _append(self, commands: Sequence[Command], topic: str) -> SorakaError | None:
         try:

@@ -6,7 +6,7 @@ import gevent
 from gevent.event import Event
 
 from soraka.errors import StoreUnavailable
-from soraka.ports import StoreArchive
+from soraka.ports import NotAdded, StoreArchive
 from soraka.stats import Tally
 
 log = logging.getLogger(__name__)
@@ -17,7 +17,8 @@ LAST_S = 1.0
 
 
 class Flusher:
-    """One greenlet from `start` on. What the store does not take is kept for the next time."""
+    """One greenlet from `start` on. What the store surely did not take is kept for the next time;
+    what it may have taken is not, as it would be counted twice."""
 
     def __init__(self, store: StoreArchive, tally: Tally, every_s: float = EVERY_S) -> None:
         self._store = store
@@ -49,15 +50,14 @@ class Flusher:
         if not samples:
             return
         try:
-            self._store.add_stats(samples)
+            left = self._store.add_stats(samples)
         except StoreUnavailable as exc:
-            self._failed(self._tally.put_back(samples), str(exc))
+            left = NotAdded(lost=len(samples), reason=str(exc))
         except Exception:  # a defect in what is written must not end the counting
             log.exception("stats.failed", extra={"samples": len(samples)})
-        else:
-            self._failing = False
-
-    def _failed(self, dropped: int, reason: str) -> None:
-        if not self._failing or dropped:
-            log.warning("stats.not_written", extra={"reason": reason, "dropped": dropped})
-        self._failing = True
+            return
+        dropped = left.lost + self._tally.put_back(left.again)
+        failing = bool(left.again or left.lost)
+        if failing and not self._failing:
+            log.warning("stats.not_written", extra={"reason": left.reason, "dropped": dropped})
+        self._failing = failing

@@ -394,6 +394,15 @@ class Sample(NamedTuple):
     values: Mapping[str, int]
 
 
+class NotAdded(NamedTuple):
+    """`again` were surely not added, and may be given again: their shard is away. Of so many as
+    `lost` it is not known, or the store refused them. `reason` is for people."""
+
+    again: Sequence[Sample] = ()
+    lost: int = 0
+    reason: str = ""
+
+
 STATS_MS = 7 * DAY_MS
 """How long samples are kept."""
 
@@ -435,9 +444,10 @@ class StoreArchive(Protocol):
         where the last call ended, on whatever process that was. Returns how many were looked
         at. Called again and again by a center."""
 
-    def add_stats(self, samples: Sequence[Sample]) -> None:
-        """Adds to what was counted before. A repetition after StoreUnavailable may count twice.
-        Samples are kept for STATS_MS at least."""
+    def add_stats(self, samples: Sequence[Sample]) -> NotAdded:
+        """Adds to what was counted before. No call may be repeated, but for what it gives back:
+        a sample that may have been added already is lost rather than counted twice. Raises
+        StoreUnavailable when that holds of all. Samples are kept for STATS_MS at least."""
 
     def stats(self, series: str, since: int, until: int) -> Mapping[int, Mapping[str, int]]:
         """By minute from `since` on and before `until`, the values that were added; minutes
@@ -472,10 +482,11 @@ class Registry(Protocol):
     def topics(self) -> dict[str, Topic]:
         """All topics by name."""
 
-    def put_topic(self, topic: Topic, *, create: bool) -> bool:
-        """Writes settings. With `create`, False when it exists already (unchanged); without,
-        False when it does not exist. Raises RegistryUnavailable. `topics` shows it at once on
-        this process, soon on others."""
+    def put_topic(self, topic: Topic, *, was: Topic | None) -> bool:
+        """Writes settings in place of those that `was` holds (None: there is no such topic), in
+        one step; False when it is otherwise by now, and nothing is written. Raises
+        RegistryUnavailable. Either way `topics` shows at once on this process how it is, soon
+        on others."""
 
     def delete_topic(self, name: str) -> bool:
         """False when it does not exist. Raises RegistryUnavailable. Its log and its messages

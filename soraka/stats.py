@@ -1,7 +1,8 @@
 """Counts by minute, for the charts: kept in memory by topic, taken out as samples. Pure.
 
 Series are "all", "topic:<name>" and "worker:<address>". Values:
-accepted, cancelled, postponed (receive); called, and of those succeeded, failed, dead (worker);
+accepted, cancelled, postponed (receive; a command sent again to another process counts again);
+called, and of those succeeded, failed, dead (worker);
 late_ms, callback_ms, flow_ms, their sums, where flow is from the due time to the callback's end;
 late_le_<ms> and late_le_inf, how many were late by up to so much and more than the bucket before:
 not cumulative.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from soraka.config import TopicsConfig
-from soraka.errors import InvalidParams, ReservedTopicName, TopicNotFound
+from soraka.errors import Conflict, InvalidParams, ReservedTopicName, TopicNotFound
 from soraka.message import (
     BALANCES,
     DAY_MS,
@@ -25,6 +25,8 @@ MAX_DISPATCHES = 100_000
 MAX_RATE = 1_000_000
 MIN_RETENTION_MS = 60_000
 MAX_RETENTION_MS = 365 * DAY_MS
+TRIES = 10
+"""Of a change of settings, when others change them too."""
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _HOST_NAME = re.compile(r"(?=[^.])[A-Za-z0-9._-]{1,253}")
 _PORT = re.compile(r"[1-9][0-9]{0,4}")
@@ -147,13 +149,19 @@ class Topics:
         check_name(topic.name)
         check_settings(topic)
         self.log.create_topic(topic.name)
-        return self.registry.put_topic(topic, create=True)
+        return self.registry.put_topic(topic, was=None)
 
-    def update(self, topic: Topic) -> bool:
-        """Replaces its settings; False when there is none of that name. What was submitted
-        before keeps its retry. Raises InvalidParams, RegistryUnavailable."""
-        check_settings(topic)
-        return self.registry.put_topic(topic, create=False)
+    def update(self, name: str, changed: Callable[[Topic], Topic]) -> Topic:
+        """Replaces its settings by what `changed` makes of them, which is asked again when others
+        came in between. What was submitted before keeps its retry. Raises TopicNotFound,
+        InvalidParams, Conflict, RegistryUnavailable, and what `changed` does."""
+        for _ in range(TRIES):
+            was = self.find(name)
+            topic = changed(was)
+            check_settings(topic)
+            if self.registry.put_topic(topic, was=was):
+                return topic
+        raise Conflict(f"topic_name: others change the settings of {name!r}; try again")
 
     def delete(self, name: str) -> bool:
         """Forgets its settings; False when there is none of that name. Its log and its messages

@@ -57,11 +57,12 @@ class LocalRegistry:
     def topics(self) -> dict[str, Topic]:
         return self._topics
 
-    def put_topic(self, topic: Topic, *, create: bool) -> bool:
+    def put_topic(self, topic: Topic, *, was: Topic | None) -> bool:
         check_segment("topic_name", topic.name)
         if self._closed:
             raise RegistryUnavailable("the registry is closed")
-        if create == (topic.name in self._topics):
+        # No greenlet comes in between: writing a file does not yield.
+        if self._topics.get(topic.name) != was:
             return False
         self._keep({**self._topics, topic.name: topic})
         return True

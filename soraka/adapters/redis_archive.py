@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import gevent
@@ -12,10 +11,11 @@ from soraka.adapters.redis_args import triples
 from soraka.adapters.redis_node import Arg
 from soraka.adapters.redis_record import STATES, history_in, place_of, stored_of
 from soraka.adapters.redis_scripts import prefix
+from soraka.adapters.redis_send import surely_not_run
 from soraka.adapters.redis_shards import RedisShards
 from soraka.errors import DecodeError
 from soraka.message import DAY_MS, PARKED, Attempt, State, Stored
-from soraka.ports import STATS_MS, Backlog, Query, Sample
+from soraka.ports import STATS_MS, Backlog, NotAdded, Query, Sample
 
 LISTS_AT_ONCE = 100
 """Of topics and states, in one call of `search`: 1 or 2 ms of Redis."""
@@ -26,10 +26,14 @@ RECORDS_AT_ONCE = 16
 TOPICS_AT_ONCE = 100
 TIDIED_AT_ONCE = 250
 """Entries: 1 to 2 ms of Redis. Twice as many in one call."""
-VALUES_AT_ONCE = 1000
-HOURS_AT_ONCE = 24
-HOUR_MS = 3_600_000
+VALUES_AT_ONCE = 400
+"""Of samples, when all are new: 2 ms of Redis."""
+HASHES_AT_ONCE = 200
+"""Of samples, 120 fields each: some 3 ms of Redis."""
 MINUTE_MS = 60_000
+SPAN_MS = 120 * MINUTE_MS
+"""Of one hash: Redis keeps up to 128 fields (hash-max-listpack-entries) in a ninth of the memory
+that one with all values of an hour takes."""
 
 
 class _Entry(NamedTuple):
@@ -101,35 +105,46 @@ class RedisArchive(RedisShards):
         replies = self._redis.run_some("tidy", step) + self._redis.run_some("tidy", step)
         return sum(reply for reply in replies if reply is not None)
 
-    def add_stats(self, samples: Sequence[Sample]) -> None:
-        values: dict[int, list[Arg]] = {}
-        for sample in samples:
-            hour, rest = divmod(sample.minute, HOUR_MS)
-            into = values.setdefault(self._shard_of(sample.series), [])
-            for name, value in sample.values.items():
-                into += (f"{sample.series}:{hour}", f"{rest // MINUTE_MS}:{name}", value)
-        step = 3 * VALUES_AT_ONCE
-        self._redis.run(
-            "add_stats",
-            [
-                (shard, ("", STATS_MS + DAY_MS, *args[at : at + step]))
-                for shard, args in values.items()
-                for at in range(0, len(args), step)
-            ],
-        )
+    def add_stats(self, samples: Sequence[Sample]) -> NotAdded:
+        parts = list(self._stats_parts(samples))
+        calls = [(shard, ("", STATS_MS + DAY_MS, *_args_of(part))) for shard, part in parts]
+        again, lost, reason = list[Sample](), 0, ""
+        for (_, part), reply in zip(parts, self._redis.attempt("add_stats", calls), strict=True):
+            if not isinstance(reply, Exception):
+                continue
+            reason = reason or f"redis: {reply}"
+            if surely_not_run(reply):
+                again += part
+            else:
+                lost += len(part)
+        return NotAdded(tuple(again), lost, reason)
+
+    def _stats_parts(self, samples: Sequence[Sample]) -> Iterator[tuple[int, list[Sample]]]:
+        """Samples of one shard, so many that one call takes them."""
+        for shard, at in self._by_shard(sample.series for sample in samples).items():
+            part, size = list[Sample](), 0
+            for index in at:
+                part.append(samples[index])
+                size += len(samples[index].values)
+                if size >= VALUES_AT_ONCE:
+                    yield shard, part
+                    part, size = [], 0
+            if part:
+                yield shard, part
 
     def stats(self, series: str, since: int, until: int) -> Mapping[int, Mapping[str, int]]:
         found: dict[int, dict[str, int]] = {}
         shard = self._shard_of(series)
-        hours = range(since // HOUR_MS, -(-until // HOUR_MS))
-        for at in range(0, len(hours), HOURS_AT_ONCE):
-            part = hours[at : at + HOURS_AT_ONCE]
-            keys = (f"{prefix(shard)}y:{series}:{hour}" for hour in part)
+        (names,) = self._redis.read([(shard, ("SMEMBERS", f"{prefix(shard)}yn:{series}"))])
+        spans = range(since // SPAN_MS, -(-until // SPAN_MS))
+        hashes = [(span, name.decode()) for span in spans for name in sorted(names)]
+        for at in range(0, len(hashes), HASHES_AT_ONCE):
+            part = hashes[at : at + HASHES_AT_ONCE]
+            keys = (f"{prefix(shard)}y:{series}:{span}:{name}" for span, name in part)
             replies = self._redis.read([(shard, ("HGETALL", key)) for key in keys])
-            for hour, reply in zip(part, replies, strict=True):
-                for field, value in reply.items():
-                    minute, name = _field(field)
-                    begin = hour * HOUR_MS + minute * MINUTE_MS
+            for (span, name), reply in zip(part, replies, strict=True):
+                for minute, value in reply.items():
+                    begin = span * SPAN_MS + int(minute) * MINUTE_MS
                     if since <= begin < until:
                         found.setdefault(begin, {})[name] = int(value)
             gevent.sleep(0)
@@ -200,8 +215,9 @@ class RedisArchive(RedisShards):
         return found
 
 
-@lru_cache(maxsize=20_000)
-def _field(field: bytes) -> tuple[int, str]:
-    """Minute of the hour, and name."""
-    minute, _, name = field.decode().partition(":")
-    return int(minute), name
+def _args_of(samples: Iterable[Sample]) -> Iterator[Arg]:
+    for series, minute, values in samples:
+        span, rest = divmod(minute, SPAN_MS)
+        yield from (series, span, rest // MINUTE_MS, len(values))
+        for pair in values.items():
+            yield from pair

@@ -39,6 +39,10 @@ class Limits:
         }
 
 
+class Resting(RedisTimeoutError):
+    """It gave no answer a moment ago, and was not asked."""
+
+
 class Node:
     """A server and its connections; connects at the first use."""
 
@@ -62,7 +66,7 @@ class Node:
         """One reply each, in one round trip; a ResponseError where the server refused. Raises
         RedisError or OSError."""
         if self.resting:
-            raise RedisTimeoutError(f"{self.address} did not answer a moment ago")
+            raise Resting(f"{self.address} did not answer a moment ago")
         try:
             return self._send(commands)
         except RedisTimeoutError:

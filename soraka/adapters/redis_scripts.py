@@ -29,7 +29,7 @@ _PARTS = {
     "counts": ("#!lua flags=allow-oom", ("common",)),
     "backlog": ("#!lua flags=allow-oom", ("common",)),
     "keep": ("#!lua flags=allow-oom", ("common",)),
-    "add_stats": ("#!lua flags=allow-oom", ("common",)),
+    "add_stats": ("#!lua", ("common",)),
     "scan": ("#!lua flags=allow-oom", ("common", "era")),
 }
 
@@ -66,6 +66,10 @@ class RedisScripts:
     def run_some(self, name: str, calls: Sequence[tuple[int, Sequence[Arg]]]) -> list[Any]:
         """As `run`, with None for those that failed; raises StoreUnavailable when all did."""
         return _some(self._run(name, calls))
+
+    def attempt(self, name: str, calls: Sequence[tuple[int, Sequence[Arg]]]) -> list[Any]:
+        """As `run`, with a RedisError or an OSError for those that failed."""
+        return self._run(name, calls)
 
     def read(self, commands: Sequence[tuple[int, Command]]) -> list[Any]:
         """Plain commands, each on its shard; one reply each. Raises as `run`."""

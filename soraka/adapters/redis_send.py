@@ -4,13 +4,25 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import gevent
-from redis.exceptions import ClusterDownError, MovedError, ReadOnlyError, RedisError
+from redis.exceptions import (
+    BusyLoadingError,
+    ClusterDownError,
+    MovedError,
+    ReadOnlyError,
+    RedisError,
+)
 
-from soraka.adapters.redis_node import Command, Node, Topology
+from soraka.adapters.redis_node import Command, Node, Resting, Topology
+
+
+class Nowhere(RedisError):
+    """No server has the shard, as far as is known."""
+
 
 MOVES = 5
 """How often a command follows its shard from server to server."""
 _LOST = (ReadOnlyError, ClusterDownError)
+_AWAY = (Nowhere, Resting, BusyLoadingError, MovedError, ClusterDownError)
 
 
 def send(topology: Topology, commands: Sequence[tuple[int, Command]]) -> list[Any]:
@@ -30,6 +42,12 @@ def send(topology: Topology, commands: Sequence[tuple[int, Command]]) -> list[An
             return sending.replies
     topology.look_again()
     return sending.replies
+
+
+def surely_not_run(error: Exception) -> bool:
+    """Of an error that `send` gave: whether the server never began with that command because it
+    is away. False also when it cannot be told."""
+    return isinstance(error, _AWAY) or isinstance(error.__context__, ConnectionRefusedError)
 
 
 class _Sending:
@@ -63,7 +81,7 @@ class _Sending:
             if shard in where:
                 groups.setdefault(where[shard], []).append(i)
             else:
-                self.replies[i] = RedisError(f"no server has shard {shard}")
+                self.replies[i] = Nowhere(f"no server has shard {shard}")
                 self._topology.look_again()
         return groups
 

@@ -12,7 +12,7 @@ from soraka.adapters.sqlite_work import SqliteWork
 from soraka.adapters.store_rules import Row
 from soraka.errors import DecodeError
 from soraka.message import PARKED, Attempt, State, Stored
-from soraka.ports import STATS_MS, Backlog, Ended, Outcome, Query, Sample
+from soraka.ports import STATS_MS, Backlog, Ended, NotAdded, Outcome, Query, Sample
 from soraka.wire import decode_message
 
 REASON_CHARS = 200
@@ -107,7 +107,7 @@ class SqliteArchive(SqliteWork):
         """Nothing: an index of SQLite has no stale entries."""
         return 0
 
-    def add_stats(self, samples: Sequence[Sample]) -> None:
+    def add_stats(self, samples: Sequence[Sample]) -> NotAdded:
         values = [
             (sample.series, sample.minute, name, value)
             for sample in samples
@@ -119,6 +119,7 @@ class SqliteArchive(SqliteWork):
             connection.execute("DELETE FROM sample WHERE minute < ?", (self.now_ms() - STATS_MS,))
 
         self._on_thread(work)
+        return NotAdded()
 
     def stats(self, series: str, since: int, until: int) -> Mapping[int, Mapping[str, int]]:
         found = self._query(

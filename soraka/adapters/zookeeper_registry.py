@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 
 import gevent
 from gevent.event import Event
-from kazoo.exceptions import NodeExistsError, NoNodeError
+from kazoo.exceptions import BadVersionError, NodeExistsError, NoNodeError
 
 from soraka.adapters.coalesce import Coalesced
 from soraka.adapters.registry_json import (
@@ -113,14 +113,28 @@ class ZookeeperRegistry:
     def topics(self) -> dict[str, Topic]:
         return self._topics
 
-    def put_topic(self, topic: Topic, *, create: bool) -> bool:
+    def put_topic(self, topic: Topic, *, was: Topic | None) -> bool:
         kazoo, data = self._client.kazoo, encode_topic(topic)
-        if create:
-            return self._write(topic.name, lambda path: kazoo.create(path, data, makepath=True))
-        return self._write(topic.name, lambda path: kazoo.set(path, data))
+
+        def create(path: str) -> bool:
+            kazoo.create(path, data, makepath=True)
+            return True
+
+        def replace(path: str) -> bool:
+            node = self._tree.nodes("topic").get(topic.name)
+            if node is None or node.value != was:
+                return False
+            kazoo.set(path, data, version=node.version)
+            return True
+
+        return self._write(topic.name, create if was is None else replace)
 
     def delete_topic(self, name: str) -> bool:
-        return self._write(name, self._client.kazoo.delete)
+        def delete(path: str) -> bool:
+            self._client.kazoo.delete(path)
+            return True
+
+        return self._write(name, delete)
 
     def watch(self, changed: Callable[[], None]) -> None:
         self._watchers.append(Coalesced(changed))
@@ -145,15 +159,12 @@ class ZookeeperRegistry:
         self._live = {}
         self._client.close()
 
-    def _write(self, topic: str, write: Callable[[str], object]) -> bool:
-        """Writes the node of a topic and reads it back; False when it was there, or was not."""
+    def _write(self, topic: str, write: Callable[[str], bool]) -> bool:
+        """Writes the node of a topic and reads it back; False when it is not as expected."""
         check_segment("topic_name", topic)
-        done = True
-        with self._client.calls():
-            try:
-                write(self._tree.path("topic", topic))
-            except (NodeExistsError, NoNodeError):
-                done = False
+        done = False
+        with self._client.calls(), suppress(NodeExistsError, NoNodeError, BadVersionError):
+            done = write(self._tree.path("topic", topic))
         self._tree.invalidate("topic", topic)
         if not self._turned():
             raise RegistryUnavailable(f"{topic} could not be read back")

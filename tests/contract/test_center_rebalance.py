@@ -37,7 +37,7 @@ class Centers:
 
     def __init__(self, store: FullStore, topic: Topic, weights: dict[str, int]) -> None:
         self.registry = LocalRegistry(path=None)
-        self.registry.put_topic(topic, create=True)
+        self.registry.put_topic(topic, was=None)
         for address, weight in weights.items():
             self.registry.register(
                 Instance(service="worker", address=address, incarnation="1", weight=weight)

@@ -53,13 +53,14 @@ class Centers:
     def __init__(self, store: FullStore, *workers: str) -> None:
         self.registry = LocalRegistry(path=None)
         self.topic = Topic(name=TOPIC, paused=True)
-        self.registry.put_topic(self.topic, create=True)
+        self.registry.put_topic(self.topic, was=None)
         for address in workers:
             self.registry.register(Instance(service="worker", address=address, incarnation="1"))
         self._store = store
 
     def pause(self, paused: bool) -> None:
-        self.registry.put_topic(replace(self.topic, paused=paused), create=False)
+        was = self.registry.topics()[TOPIC]
+        self.registry.put_topic(replace(self.topic, paused=paused), was=was)
 
     def one(self, per_second: int = 100_000) -> Resume:
         clock = StoreClock(self._store)

@@ -34,7 +34,7 @@ def reconcile(store: RedisStore, *workers: str, topics: Sequence[Topic]) -> Reco
     """Of a center for which an owner that is not there is absent at once."""
     registry = LocalRegistry(path=None)
     for topic in topics:
-        registry.put_topic(topic, create=True)
+        registry.put_topic(topic, was=None)
     for address in workers:
         registry.register(Instance(service="worker", address=address, incarnation="1"))
     clock = StoreClock(store)

@@ -260,17 +260,17 @@ def test_a_late_unregister_of_the_old_incarnation_leaves_the_new_one(registry: R
 
 def test_what_was_handed_out_does_not_change(registry: Registry) -> None:
     registry.register(A)
-    registry.put_topic(TOPIC, create=True)
+    registry.put_topic(TOPIC, was=None)
     live, topics = registry.live("worker"), registry.topics()
     registry.register(B)
-    registry.put_topic(replace(TOPIC, name="other"), create=True)
+    registry.put_topic(replace(TOPIC, name="other"), was=None)
     assert (live, topics) == ({A.address: A}, {TOPIC.name: TOPIC})
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b"])
 def test_names_that_are_no_path_are_refused(registry: Registry, name: str) -> None:
     with pytest.raises(InvalidParams):
-        registry.put_topic(replace(TOPIC, name=name), create=True)
+        registry.put_topic(replace(TOPIC, name=name), was=None)
     with pytest.raises(InvalidParams):
         registry.register(replace(A, address=name))
 
@@ -295,42 +295,76 @@ def test_an_address_may_be_a_name_or_ipv6(registry: Registry) -> None:
 
 
 def test_a_created_topic_is_seen_at_once_with_all_its_settings(registry: Registry) -> None:
-    assert registry.put_topic(TOPIC, create=True)
+    assert registry.put_topic(TOPIC, was=None)
     assert registry.topics() == {TOPIC.name: TOPIC}
 
 
 def test_a_topic_is_created_once(registry: Registry) -> None:
-    assert registry.put_topic(TOPIC, create=True)
-    assert not registry.put_topic(replace(TOPIC, business="other"), create=True)
+    assert registry.put_topic(TOPIC, was=None)
+    assert not registry.put_topic(replace(TOPIC, business="other"), was=None)
     assert registry.topics() == {TOPIC.name: TOPIC}
 
 
 def test_a_topic_is_updated_when_it_exists(registry: Registry) -> None:
     changed = replace(TOPIC, business="other", workers=(), retry_ms=())
-    assert not registry.put_topic(TOPIC, create=False)
+    assert not registry.put_topic(changed, was=TOPIC)
     assert registry.topics() == {}
-    registry.put_topic(TOPIC, create=True)
-    assert registry.put_topic(changed, create=False)
+    registry.put_topic(TOPIC, was=None)
+    assert registry.put_topic(changed, was=TOPIC)
     assert registry.topics() == {TOPIC.name: changed}
+
+
+def test_a_topic_that_is_otherwise_by_now_is_not_written(registry: Registry) -> None:
+    registry.put_topic(TOPIC, was=None)
+    paused = replace(TOPIC, paused=not TOPIC.paused)
+    assert registry.put_topic(paused, was=TOPIC)
+    assert not registry.put_topic(replace(TOPIC, business="other"), was=TOPIC)
+    assert registry.topics() == {TOPIC.name: paused}
+
+
+def test_of_concurrent_changes_none_is_undone(
+    registry: Registry, deployment: Local | Cluster
+) -> None:
+    """Each writer has a setting of its own, and on ZooKeeper a process of its own."""
+    registry.put_topic(TOPIC, was=None)
+    names = ("worker_num", "max_concurrent_dispatches", "retention_ms")
+    writers = [registry if isinstance(deployment, Local) else deployment.open() for _ in names]
+    until(lambda: all(writer.topics() for writer in writers), "all see the topic")
+
+    def write(writer: Registry, name: str) -> None:
+        for value in range(1, 21):
+            while True:
+                was = writer.topics()[TOPIC.name]
+                gevent.sleep(0.001)  # as one does that asks workers for their load
+                if writer.put_topic(replace(was, **{name: value}), was=was):
+                    break
+                assert writer.topics()[TOPIC.name] != was
+            assert getattr(writer.topics()[TOPIC.name], name) == value
+
+    writing = [gevent.spawn(write, *each) for each in zip(writers, names, strict=True)]
+    gevent.joinall(writing, timeout=60, raise_error=True)
+    assert all(each.ready() for each in writing)
+    final = replace(TOPIC, **dict.fromkeys(names, 20))
+    until(lambda: registry.topics() == {TOPIC.name: final}, "every change is there")
 
 
 def test_a_deleted_topic_is_gone_at_once_and_can_be_made_again(
     registry: Registry, deployment: Local | Cluster
 ) -> None:
     other = Topic(name="other")
-    registry.put_topic(TOPIC, create=True)
-    registry.put_topic(other, create=True)
+    registry.put_topic(TOPIC, was=None)
+    registry.put_topic(other, was=None)
     assert registry.delete_topic(TOPIC.name)
     assert registry.topics() == {"other": other}
-    assert not registry.put_topic(TOPIC, create=False)
-    assert registry.put_topic(TOPIC, create=True)
+    assert not registry.put_topic(TOPIC, was=TOPIC)
+    assert registry.put_topic(TOPIC, was=None)
     assert registry.delete_topic(TOPIC.name)
     registry.close()
     assert deployment.open().topics() == {"other": other}
 
 
 def test_a_topic_that_does_not_exist_is_not_deleted(registry: Registry) -> None:
-    registry.put_topic(TOPIC, create=True)
+    registry.put_topic(TOPIC, was=None)
     assert not registry.delete_topic("other")
     assert registry.topics() == {TOPIC.name: TOPIC}
     with pytest.raises(InvalidParams):
@@ -338,7 +372,7 @@ def test_a_topic_that_does_not_exist_is_not_deleted(registry: Registry) -> None:
 
 
 def test_a_watch_is_called_when_a_topic_is_deleted(registry: Registry) -> None:
-    registry.put_topic(TOPIC, create=True)
+    registry.put_topic(TOPIC, was=None)
     seen: list[dict[str, Topic]] = []
     registry.watch(lambda: seen.append(registry.topics()))
     registry.delete_topic(TOPIC.name)
@@ -349,7 +383,7 @@ def test_many_topics_are_kept(registry: Registry, deployment: Local | Cluster) -
     """More than are read from ZooKeeper in one batch."""
     topics = {f"t{number}": Topic(name=f"t{number}") for number in range(250)}
     for topic in topics.values():
-        assert registry.put_topic(topic, create=True)
+        assert registry.put_topic(topic, was=None)
     assert registry.topics() == topics
     registry.close()
     assert deployment.open().topics() == topics
@@ -359,13 +393,13 @@ def test_topics_are_there_after_closing_and_opening_again(
     registry: Registry, deployment: Local | Cluster
 ) -> None:
     other = Topic(name="other")
-    registry.put_topic(TOPIC, create=True)
-    registry.put_topic(other, create=True)
-    registry.put_topic(replace(other, worker_num=7), create=False)
+    registry.put_topic(TOPIC, was=None)
+    registry.put_topic(other, was=None)
+    registry.put_topic(replace(other, worker_num=7), was=other)
     registry.close()
     again = deployment.open()
     assert again.topics() == {TOPIC.name: TOPIC, "other": replace(other, worker_num=7)}
-    assert not again.put_topic(TOPIC, create=True)
+    assert not again.put_topic(TOPIC, was=None)
     again.close()
 
 
@@ -382,21 +416,21 @@ def test_a_watch_is_called_after_each_change(registry: Registry) -> None:
     until(lambda: seen[-1] == ({A.address: NEWER}, {}), "replaced")
     registry.unregister(NEWER)
     until(lambda: seen[-1] == ({}, {}), "unregistered")
-    registry.put_topic(TOPIC, create=True)
+    registry.put_topic(TOPIC, was=None)
     until(lambda: seen[-1] == ({}, {TOPIC.name: TOPIC}), "topic created")
-    registry.put_topic(changed, create=False)
+    registry.put_topic(changed, was=TOPIC)
     until(lambda: seen[-1] == ({}, {TOPIC.name: changed}), "topic updated")
 
 
 def test_what_changes_nothing_calls_no_watch(registry: Registry) -> None:
     registry.register(A)
-    registry.put_topic(TOPIC, create=True)
+    registry.put_topic(TOPIC, was=None)
     calls: list[int] = []
     registry.watch(lambda: calls.append(1))
     registry.register(A)
     registry.unregister(B)
-    registry.put_topic(TOPIC, create=True)
-    registry.put_topic(Topic(name="other"), create=False)
+    registry.put_topic(TOPIC, was=None)
+    registry.put_topic(Topic(name="other"), was=Topic(name="other"))
     holds(lambda: not calls, "no call", for_s=0.3)
     registry.register(B)
     until(lambda: calls, "a call for a change")
@@ -414,7 +448,7 @@ def test_changes_during_a_call_make_one_more_call(registry: Registry) -> None:
     registry.watch(slow)
     registry.watch(lambda: others.append(1))
     for number in range(6):
-        registry.put_topic(Topic(name=f"t{number}"), create=True)
+        registry.put_topic(Topic(name=f"t{number}"), was=None)
         if number == 0:
             until(lambda: calls, "the first call")
     until(lambda: len(others) >= 2, "the other watch, which a slow one must not hold up")
@@ -433,9 +467,9 @@ def test_a_watch_that_fails_is_called_again(
         raise ValueError("on purpose")
 
     registry.watch(failing)
-    registry.put_topic(TOPIC, create=True)
+    registry.put_topic(TOPIC, was=None)
     until(lambda: len(calls) == 1, "the first call")
-    registry.put_topic(Topic(name="other"), create=True)
+    registry.put_topic(Topic(name="other"), was=None)
     until(lambda: len(calls) == 2, "the second call")
     until(lambda: "on purpose" in capsys.readouterr().err, "the error is printed")
 
@@ -480,10 +514,10 @@ def test_close_withdraws_and_may_be_repeated(
 
 
 def test_after_close_nothing_is_written(registry: Registry) -> None:
-    registry.put_topic(TOPIC, create=True)
+    registry.put_topic(TOPIC, was=None)
     registry.close()
     with pytest.raises(RegistryUnavailable):
-        registry.put_topic(Topic(name="other"), create=True)
+        registry.put_topic(Topic(name="other"), was=None)
     with pytest.raises(RegistryUnavailable):
         registry.register(A)
     assert set(registry.topics()) == {TOPIC.name}
@@ -494,16 +528,16 @@ def test_after_close_nothing_is_written(registry: Registry) -> None:
 
 def test_without_a_path_topics_live_as_long_as_the_registry() -> None:
     registry = LocalRegistry(path=None)
-    assert registry.put_topic(TOPIC, create=True)
+    assert registry.put_topic(TOPIC, was=None)
     assert registry.topics() == {TOPIC.name: TOPIC}
     assert LocalRegistry(path=None).topics() == {}
 
 
 def test_the_file_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
     registry = LocalRegistry(path=tmp_path / "registry.json")
-    registry.put_topic(TOPIC, create=True)
+    registry.put_topic(TOPIC, was=None)
     first = (tmp_path / "registry.json").stat().st_ino
-    registry.put_topic(Topic(name="other"), create=True)
+    registry.put_topic(Topic(name="other"), was=None)
     assert [path.name for path in tmp_path.iterdir()] == ["registry.json"]
     assert (tmp_path / "registry.json").stat().st_ino != first
 
@@ -511,7 +545,7 @@ def test_the_file_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> N
 def test_a_failed_write_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "registry.json"
     registry = LocalRegistry(path=path)
-    registry.put_topic(TOPIC, create=True)
+    registry.put_topic(TOPIC, was=None)
     before = path.read_bytes()
 
     def full(_: int) -> None:
@@ -519,7 +553,7 @@ def test_a_failed_write_changes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RegistryUnavailable, match="No space left"):
-        registry.put_topic(Topic(name="other"), create=True)
+        registry.put_topic(Topic(name="other"), was=None)
     assert registry.topics() == {TOPIC.name: TOPIC}
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
@@ -566,10 +600,10 @@ def test_others_see_what_one_does(zookeeper: Cluster) -> None:
     one.register(A)
     until(lambda: other.live("worker") == {A.address: A}, "the instance")
     assert called.wait(5)
-    one.put_topic(TOPIC, create=True)
+    one.put_topic(TOPIC, was=None)
     until(lambda: other.topics() == {TOPIC.name: TOPIC}, "the topic")
     changed = replace(TOPIC, worker_num=9)
-    one.put_topic(changed, create=False)
+    one.put_topic(changed, was=TOPIC)
     until(lambda: other.topics() == {TOPIC.name: changed}, "the changed topic")
     one.close()
     until(lambda: other.live("worker") == {}, "the end of the instance")
@@ -579,7 +613,7 @@ def test_others_see_changes_at_once_and_not_at_the_next_tick(zookeeper: Cluster)
     one, other = zookeeper.open(), zookeeper.open()
     began = time.monotonic()
     for number in range(8):
-        one.put_topic(Topic(name=f"t{number}"), create=True)
+        one.put_topic(Topic(name=f"t{number}"), was=None)
         until(lambda: len(one.topics()) == len(other.topics()), "the topic")
     assert time.monotonic() - began < 4
 
@@ -588,7 +622,7 @@ def test_one_of_two_creates_a_topic_and_both_see_it_at_once(zookeeper: Cluster) 
     one, other = zookeeper.open(), zookeeper.open()
     for number in range(20):
         topic = Topic(name=f"t{number}")
-        tries = [gevent.spawn(r.put_topic, topic, create=True) for r in (one, other)]
+        tries = [gevent.spawn(r.put_topic, topic, was=None) for r in (one, other)]
         assert sorted(made.get(timeout=10) for made in tries) == [False, True]
         assert topic.name in one.topics()
         assert topic.name in other.topics()
@@ -810,14 +844,14 @@ def test_an_expired_session_is_replaced_and_registered_again(zookeeper: Cluster)
     registry, witness = zookeeper.open(), zookeeper.open()
     registry.register(A)
     registry.register(replace(A, service="center"))
-    registry.put_topic(TOPIC, create=True)
+    registry.put_topic(TOPIC, was=None)
     before = session(registry)
     expire(registry, zookeeper.server)
     until(lambda: session(registry) not in (before, -1), "a new session")
     until(lambda: zookeeper.session_of(A) == session(registry), "registered again")
     until(lambda: witness.live("center").keys() == {A.address}, "the other service too")
     assert registry.topics() == {TOPIC.name: TOPIC}
-    witness.put_topic(Topic(name="other"), create=True)
+    witness.put_topic(Topic(name="other"), was=None)
     witness.register(B)
     until(lambda: "other" in registry.topics(), "its watches work again")
     until(lambda: registry.live("worker") == {A.address: A, B.address: B}, "for instances too")
@@ -877,13 +911,13 @@ def test_a_lock_lost_with_its_session_is_left_to_its_new_holder(zookeeper: Clust
 def test_an_outage_is_outlived(zookeeper: Cluster, caplog: pytest.LogCaptureFixture) -> None:
     registry = zookeeper.open(timeout_ms=1000)
     registry.register(A)
-    registry.put_topic(TOPIC, create=True)
+    registry.put_topic(TOPIC, was=None)
     with zookeeper.server.outage():
         until(lambda: not registry._client.connected, "the connection is seen to be lost")
         assert registry.live("worker") == {A.address: A}
         assert registry.topics() == {TOPIC.name: TOPIC}
         with pytest.raises(RegistryUnavailable):
-            registry.put_topic(Topic(name="other"), create=True)
+            registry.put_topic(Topic(name="other"), was=None)
         with registry.lock("x") as had:
             assert not had
         registry.register(B)
@@ -894,7 +928,7 @@ def test_an_outage_is_outlived(zookeeper: Cluster, caplog: pytest.LogCaptureFixt
     assert zookeeper.session_of(A) is None
     until(lambda: registry._client.connected, "connected")
     assert registry._client._lost_at is None, "the next outage is counted from its own beginning"
-    assert registry.put_topic(Topic(name="other"), create=True)
+    assert registry.put_topic(Topic(name="other"), was=None)
     with registry.lock("x") as had:
         assert had
 
@@ -918,7 +952,7 @@ def paused(server: Server) -> Iterator[None]:
 def test_a_server_that_lost_its_data_is_taken_as_a_new_one(zookeeper: Cluster) -> None:
     """It refuses those who have seen more than it knows, so our client must start anew."""
     registry = zookeeper.open(session_timeout_ms=1000)
-    registry.put_topic(TOPIC, create=True)
+    registry.put_topic(TOPIC, was=None)
     registry.register(A)
     with zookeeper.server.outage():
         shutil.rmtree(zookeeper.server.dir / "zookeeper" / "data")
@@ -926,7 +960,7 @@ def test_a_server_that_lost_its_data_is_taken_as_a_new_one(zookeeper: Cluster) -
     until(lambda: registry.topics() == {}, "the topics are lost")
     witness = zookeeper.open()
     until(lambda: witness.live("worker") == {A.address: A}, "registered again")
-    assert registry.put_topic(TOPIC, create=True)
+    assert registry.put_topic(TOPIC, was=None)
     until(lambda: witness.topics() == {TOPIC.name: TOPIC}, "a topic made anew")
 
 
@@ -943,7 +977,7 @@ def test_close_during_an_outage_returns(zookeeper: Cluster) -> None:
 
 def test_a_server_that_hangs_is_given_up_on_and_leaves_no_lock_behind(zookeeper: Cluster) -> None:
     registry, other = zookeeper.open(timeout_ms=500), zookeeper.open()
-    registry.put_topic(TOPIC, create=True)
+    registry.put_topic(TOPIC, was=None)
     with registry.lock("x"):  # the directory of the locks is there, one request makes a lock
         pass
     began = time.monotonic()
@@ -951,7 +985,7 @@ def test_a_server_that_hangs_is_given_up_on_and_leaves_no_lock_behind(zookeeper:
         with registry.lock("x") as had:
             assert not had
         with pytest.raises(RegistryUnavailable, match=r"did not answer within 0.5 s"):
-            registry.put_topic(replace(TOPIC, worker_num=5), create=False)
+            registry.put_topic(replace(TOPIC, worker_num=5), was=TOPIC)
         registry.register(A)
         registry.unregister(A)
         assert time.monotonic() - began < 2.3
@@ -987,9 +1021,10 @@ def test_a_turn_of_the_keeper_that_fails_is_made_up_for(
     zookeeper: Cluster, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     registry, other = zookeeper.open(), zookeeper.open()
-    registry.put_topic(TOPIC, create=True)
+    registry.put_topic(TOPIC, was=None)
     forget_watches(registry)
-    other.put_topic(replace(TOPIC, worker_num=9), create=False)
+    until(lambda: other.topics(), "the topic")
+    other.put_topic(replace(TOPIC, worker_num=9), was=TOPIC)
     read, failures = registry._tree._read, [error]
 
     def failing_once(batch: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Any]:
@@ -1015,11 +1050,11 @@ def test_a_node_overwritten_by_hand_is_mended(zookeeper: Cluster) -> None:
 def test_directories_deleted_by_hand_are_made_again(zookeeper: Cluster) -> None:
     registry = zookeeper.open()
     registry.register(A)
-    registry.put_topic(TOPIC, create=True)
+    registry.put_topic(TOPIC, was=None)
     until(lambda: _deleted(zookeeper), "the directories are deleted")
     until(lambda: zookeeper.session_of(A) == session(registry), "the instance is back")
     until(lambda: registry.topics() == {}, "the topics are not")
-    assert registry.put_topic(TOPIC, create=True)
+    assert registry.put_topic(TOPIC, was=None)
     zookeeper.client.delete(f"{zookeeper.root}/topic/{TOPIC.name}")
     until(lambda: registry.topics() == {}, "the watch on the new directory works")
 
@@ -1040,7 +1075,7 @@ def test_a_malformed_topic_is_logged_and_skipped(
     zookeeper: Cluster, caplog: pytest.LogCaptureFixture, content: bytes
 ) -> None:
     one = zookeeper.open()
-    one.put_topic(TOPIC, create=True)
+    one.put_topic(TOPIC, was=None)
     path = f"{zookeeper.root}/topic/bad"
     zookeeper.client.create(path, content)
     until(lambda: "registry.malformed" in caplog.messages, "it is logged")

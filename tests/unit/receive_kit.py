@@ -49,7 +49,8 @@ class FlakyLog:
 
 
 class Kit:
-    """`counted` is (operation, ec) -> n, as told to the metrics."""
+    """`counted` is (operation, ec) -> n, as told to the metrics; `tallied` is
+    (topic, name) -> n, as told to the statistics."""
 
     def __init__(self, folder: Path, *, auto_create: bool = False, **receive: Any) -> None:
         self.config = settings.override(
@@ -66,6 +67,7 @@ class Kit:
         self.parts.clock.sync()
         self.log = FlakyLog(self.parts.log)
         self.counted: Counter[tuple[str, int]] = Counter()
+        self.tallied: Counter[tuple[str, str]] = Counter()
         self.parts.topics.add(self.parts.topics.new(TOPIC))
         self.ingress = Ingress(
             log=self.log,
@@ -78,6 +80,7 @@ class Kit:
             new_id=lambda: uuid7(self.now_ms()),
             limits=self.config.receive,
             early_ms=self.config.store.early_ms,
+            counted=lambda topic, name, n: self.tallied.update({(topic, name): n}),
         )
         self.app = create_app(
             self.ingress,

@@ -2,6 +2,8 @@
 
 import json
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import gevent
@@ -49,6 +51,49 @@ def test_the_file_is_for_its_owner_alone_and_replaced_as_a_whole(
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert path.stat().st_ino != before
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+ADD = """
+import sys
+from pathlib import Path
+from admin_app.accounts import Accounts
+from soraka.errors import Conflict
+
+accounts = Accounts(Path(sys.argv[1]))
+print("ready", flush=True)
+password = input()
+try:
+    accounts.add("viewer", password, "viewer")
+    print("added")
+except Conflict as exc:
+    print(exc)
+"""
+
+
+def test_of_several_that_add_one_name_one_does(accounts: Accounts, path: Path) -> None:
+    """A process each, all at once: a password takes long to hash."""
+    adding = [
+        subprocess.Popen(
+            [sys.executable, "-c", ADD, path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+        for _ in range(3)
+    ]
+    for process in adding:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for number, process in enumerate(adding):
+        assert process.stdin is not None
+        process.stdin.write(f"a long password {number}\n")
+    said = [process.communicate(timeout=60)[0] for process in adding]
+    assert sorted(said) == ["added\n", *["name: account 'viewer' exists already\n"] * 2]
+    account = accounts.get("viewer")
+    assert account is not None
+    winner = said.index("added\n")
+    assert check_password_hash(account.password_hash, f"a long password {winner}")
 
 
 def test_processes_see_what_others_change(accounts: Accounts, path: Path) -> None:

@@ -73,7 +73,7 @@ class Rig:
         )
         self.log.create_topic(TOPIC)
         self.registry = LocalRegistry(path=None)
-        self.registry.put_topic(Topic(name=TOPIC), create=True)
+        self.registry.put_topic(Topic(name=TOPIC), was=None)
         self.metrics = Metrics()
         self.pages: list[int] = []
         self.workers = Workers(self.registry, rpc_timeout_ms=200)
@@ -359,7 +359,8 @@ def test_a_topic_keeps_to_its_workers_also_when_taken_over(rig: Rig) -> None:
     for address in ("127.0.0.1:1", "127.0.0.1:2"):
         rig.worker(address)
     gone = rig.worker("127.0.0.1:3")
-    rig.registry.put_topic(Topic(name=TOPIC, workers=("127.0.0.1:3", "127.0.0.1:2")), create=False)
+    own = Topic(name=TOPIC, workers=("127.0.0.1:3", "127.0.0.1:2"))
+    rig.registry.put_topic(own, was=Topic(name=TOPIC))
     ids = rig.append(6)
     rig.read()
     assert set(rig.owners_of(ids)) == {"127.0.0.1:2", "127.0.0.1:3"}

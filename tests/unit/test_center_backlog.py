@@ -28,7 +28,7 @@ def test_it_shows_what_is_pending_overdue_and_parked(rig: Rig) -> None:
     rig.append(4)
     rig.read()
     topic = rig.registry.topics()[TOPIC]
-    rig.registry.put_topic(replace(topic, paused=True), create=False)
+    rig.registry.put_topic(replace(topic, paused=True), was=topic)
     rig.append(2, due_in_ms=-DAY_MS)
     rig.read()
     figures.turn()

@@ -218,7 +218,7 @@ def test_an_answer_without_its_fields_is_a_miss(rig: Rig) -> None:
 
 
 def test_least_loaded_goes_by_what_the_heartbeats_say(rig: Rig) -> None:
-    rig.registry.put_topic(Topic(name="t", balance="least_loaded"), create=True)
+    rig.registry.put_topic(Topic(name="t", balance="least_loaded"), was=None)
     busy, idle = rig.hearts
     busy.load = busy.load._replace(held=5000)
     known = rig.workers.pulses()[busy.address]

@@ -32,10 +32,11 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 def owned_by(rig: Rig, address: str, count: int, *, due_in_ms: int = DAY_MS) -> list[str]:
     """Messages of a worker that is live."""
     topic = rig.registry.topics()[TOPIC]
-    rig.registry.put_topic(replace(topic, workers=(address,)), create=False)
+    only = replace(topic, workers=(address,))
+    rig.registry.put_topic(only, was=topic)
     ids = rig.append(count, due_in_ms=due_in_ms)
     rig.read()
-    rig.registry.put_topic(topic, create=False)
+    rig.registry.put_topic(topic, was=only)
     assert set(rig.owners_of(ids)) == {address}
     return ids
 
@@ -382,14 +383,14 @@ def test_messages_are_read_only_while_topics_differ(
 
     for address in (GONE, A, B):
         rig.worker(address)
-    rig.registry.put_topic(Topic(name="alike"), create=True)
+    rig.registry.put_topic(Topic(name="alike"), was=None)
     first, second = owned_by(rig, GONE, 4), owned_by(rig, GONE, 2)
     leave(rig, GONE)
     monkeypatch.setattr(rig.store, "get", counted)
     rig.reconcile.turn()
     assert reads == []
     assert Counter(rig.owners_of(first + second)) == {A: 3, B: 3}
-    rig.registry.put_topic(Topic(name="other", workers=(A,)), create=True)
+    rig.registry.put_topic(Topic(name="other", workers=(A,)), was=None)
     reads.clear()
     leave(rig, A)
     rig.reconcile.turn()
@@ -403,7 +404,8 @@ def test_a_topic_of_its_own_workers_keeps_to_them(rig: Rig) -> None:
     rig.worker(A)
     rig.worker(B)
     ids = owned_by(rig, GONE, 6)
-    rig.registry.put_topic(Topic(name=TOPIC, workers=(B,)), create=False)
+    topic = rig.registry.topics()[TOPIC]
+    rig.registry.put_topic(replace(topic, workers=(B,)), was=topic)
     leave(rig, GONE)
     rig.reconcile.turn()
     assert set(rig.owners_of(ids)) == {B}

@@ -42,7 +42,7 @@ def resuming(rig: Rig, per_second: int = 100_000) -> Resume:
 
 def pause(rig: Rig, paused: bool = True, **settings: int) -> None:
     topic = rig.registry.topics()[TOPIC]
-    rig.registry.put_topic(replace(topic, paused=paused, **settings), create=False)
+    rig.registry.put_topic(replace(topic, paused=paused, **settings), was=topic)
 
 
 def parked(rig: Rig, count: int, *, due_in_ms: int = 0) -> list[str]:
@@ -98,7 +98,8 @@ def test_the_rate_is_kept_and_the_soonest_go_first(rig: Rig, whose: str) -> None
         assert out <= 200 * (time.monotonic() - began + BURST_MS / 1000) + 1
         assert rig.owners_of(late).count(A) <= max(0, out - 100)
         time.sleep(0.01)
-    assert time.monotonic() - began < 5
+    # a second, on a machine with nothing else to do; at the other rate, minutes
+    assert time.monotonic() - began < 30
 
 
 def test_paused_again_in_the_middle_the_rest_stays(rig: Rig) -> None:
@@ -193,9 +194,9 @@ def test_without_workers_they_wait(rig: Rig) -> None:
 def test_those_of_a_worker_that_is_gone_are_parked(rig: Rig) -> None:
     gone = rig.worker(A)
     rig.worker(B)
-    rig.registry.put_topic(Topic(name="other"), create=True)
+    rig.registry.put_topic(Topic(name="other"), was=None)
     topic = rig.registry.topics()[TOPIC]
-    rig.registry.put_topic(replace(topic, workers=(A,)), create=False)
+    rig.registry.put_topic(replace(topic, workers=(A,)), was=topic)
     ids = rig.append(30)
     rig.read()
     pause(rig)

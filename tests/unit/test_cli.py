@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,16 +85,16 @@ def test_update_of_a_topic_that_goes_meanwhile(
     topics: Topics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     topics.add(Topic(name="orders"))
-    stale = dict(topics.registry.topics())
     put = topics.registry.put_topic
 
-    def gone(topic: Topic, *, create: bool) -> bool:
-        return put(replace(topic, name="elsewhere"), create=create)
+    def gone(topic: Topic, *, was: Topic | None) -> bool:
+        topics.registry.delete_topic("orders")
+        return put(topic, was=was)
 
     monkeypatch.setattr(topics.registry, "put_topic", gone)
     done = CliRunner().invoke(cli.main, ["topic", "update", "orders", "--business", "shop"])
     assert (done.exit_code, done.output) == (1, "Error: topic 'orders' does not exist\n")
-    assert topics.registry.topics() == stale
+    assert topics.registry.topics() == {}
 
 
 def test_all_settings_can_be_given_and_are_shown(topics: Topics) -> None:

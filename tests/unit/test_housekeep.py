@@ -48,7 +48,7 @@ class Rig:
 
     def put_topic(self, name: str, retention_ms: int) -> None:
         topic = Topic(name=name, retention_ms=retention_ms)
-        self.registry.put_topic(topic, create=name not in self.registry.topics())
+        self.registry.put_topic(topic, was=self.registry.topics().get(name))
 
 
 @pytest.fixture

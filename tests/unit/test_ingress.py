@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from soraka import wire
+from soraka import commands, wire
 from soraka.config import StoreConfig
 from soraka.errors import (
     DelayTooLong,
@@ -425,6 +425,26 @@ def test_a_repeated_cancel_gets_the_same_answer_another_is_too_late(kit: Kit) ->
     kit.ingress.cancel(TOPIC, msg_id, "c-1")
     with pytest.raises(TooLate):
         kit.ingress.cancel(TOPIC, msg_id, None)
+
+
+def test_a_command_sent_again_is_counted_once(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "LATELY", 5)
+    ids = [kit.ingress.submit(submission()) for _ in range(8)]
+    kit.deliver()
+    for msg_id in ids:
+        for _ in range(3):
+            kit.ingress.add_time(TOPIC, msg_id, 1, "a-1")
+    for _ in range(3):
+        kit.ingress.cancel(TOPIC, ids[0], "c-1")
+    kit.ingress.add_time(TOPIC, ids[-1], 1, None)
+    with pytest.raises(TooLate):
+        kit.ingress.add_time(TOPIC, ids[0], 1, "a-2")
+    assert kit.tallied == {
+        (TOPIC, "accepted"): 8,
+        (TOPIC, "postponed"): 9,
+        (TOPIC, "cancelled"): 1,
+    }
+    assert len(kit.ingress._commands._lately) == 5
 
 
 def test_a_cancel_before_its_message_reaches_the_store_holds(kit: Kit) -> None:

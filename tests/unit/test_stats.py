@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from soraka import flusher
 from soraka.errors import StoreUnavailable
 from soraka.flusher import Flusher
-from soraka.ports import Ended, Sample
+from soraka.ports import Ended, NotAdded, Sample
 from soraka.stats import LATE_MS, MAX_KEPT, MAX_TOPICS, MINUTE_MS, Tally
 
 NOW = 1_700_000_040_000
@@ -105,15 +105,19 @@ class Archive:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.away = False
+        self.answers_late = False
         self.hangs_s = 0.0
 
-    def add_stats(self, samples: Sequence[Sample]) -> None:
+    def add_stats(self, samples: Sequence[Sample]) -> NotAdded:
         gevent.sleep(self.hangs_s)
         if self.away:
-            raise StoreUnavailable("told so")
+            return NotAdded(samples, 0, "told so")
         for sample in samples:
             if sample.series == "all":
                 self.counts.update(sample.values)
+        if self.answers_late:
+            raise StoreUnavailable("no answer")
+        return NotAdded()
 
 
 def test_nothing_is_lost_while_the_store_is_away_and_the_last_is_written_at_the_end() -> None:
@@ -127,6 +131,22 @@ def test_nothing_is_lost_while_the_store_is_away_and_the_last_is_written_at_the_
     writer.stop()
     writer.stop()
     assert archive.counts == {"accepted": 30}
+
+
+def test_what_may_have_been_written_is_not_written_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    archive, tally = Archive(), Tally()
+    archive.answers_late = True
+    writer = Flusher(archive, tally, every_s=0.01)  # type: ignore[arg-type]
+    writer.start()
+    tally.add("t", NOW, "accepted")
+    gevent.sleep(0.05)
+    tally.add("t", NOW, "accepted")
+    gevent.sleep(0.05)
+    writer.stop()
+    assert archive.counts == {"accepted": 2}
+    assert caplog.messages == ["stats.not_written"]
 
 
 def test_a_store_that_hangs_holds_up_no_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from soraka.config import Config, override
-from soraka.errors import InvalidParams, TopicNotFound
+from soraka.errors import Conflict, InvalidParams, TopicNotFound
 from soraka.message import BALANCES, DAY_MS, MAX_DELAY_MS, Topic
 from soraka.topics import Topics, check_settings
 from soraka.wiring import open_topics
@@ -89,7 +89,7 @@ def test_neither_add_nor_update_takes_what_is_wrong(topics: Topics) -> None:
     good = topics.new("t")
     assert topics.add(good)
     with pytest.raises(InvalidParams, match=r"workers\.0"):
-        topics.update(wrong)
+        topics.update("t", lambda _: wrong)
     assert topics.registry.topics() == {"t": good}
 
 
@@ -111,12 +111,38 @@ def test_a_new_topic_has_the_settings_of_the_deployment(topics: Topics) -> None:
 
 
 def test_update_changes_what_is_there(topics: Topics) -> None:
+    def no_retry(topic: Topic) -> Topic:
+        return dataclasses.replace(topic, retry_ms=())
+
+    with pytest.raises(TopicNotFound):
+        topics.update("t", no_retry)
     topic = topics.new("t")
-    assert not topics.update(topic)
     topics.add(topic)
-    changed = dataclasses.replace(topic, retry_ms=())
-    assert topics.update(changed)
-    assert topics.find("t") == changed
+    assert topics.update("t", no_retry) == topics.find("t") == no_retry(topic)
+
+
+def test_what_others_change_meanwhile_stays(topics: Topics) -> None:
+    topics.add(topics.new("t"))
+
+    def slow(topic: Topic) -> Topic:
+        if not topic.paused:
+            topics.update("t", lambda now: dataclasses.replace(now, paused=True))
+        return dataclasses.replace(topic, business="shop")
+
+    assert topics.update("t", slow) == topics.find("t")
+    assert (topics.find("t").paused, topics.find("t").business) == (True, "shop")
+
+
+def test_a_change_gives_up_when_others_never_stop(topics: Topics) -> None:
+    topics.add(topics.new("t"))
+
+    def overtaken(topic: Topic) -> Topic:
+        topics.update("t", lambda now: dataclasses.replace(now, worker_num=now.worker_num + 1))
+        return dataclasses.replace(topic, business="shop")
+
+    with pytest.raises(Conflict, match="try again"):
+        topics.update("t", overtaken)
+    assert topics.find("t").business == ""
 
 
 def test_a_deleted_topic_is_not_found(topics: Topics) -> None:

@@ -124,7 +124,7 @@ def test_the_workers_that_may_hold_a_topic_share_its_rate() -> None:
     rules = TopicRules(registry, "a:1")
     assert rules.rate("t") == 0
     assert not rules.is_paused("t")
-    registry.put_topic(Topic(name="t", max_dispatches_per_second=90), create=True)
+    registry.put_topic(Topic(name="t", max_dispatches_per_second=90), was=None)
     assert rules.rate("t") == 90
     for address in ("a:1", "b:1", "c:1"):
         registry.register(Instance(service="worker", address=address, incarnation=address))
@@ -132,7 +132,7 @@ def test_the_workers_that_may_hold_a_topic_share_its_rate() -> None:
     topic = Topic(
         name="t", max_dispatches_per_second=90, workers=("a:1", "b:1", "gone:1"), paused=True
     )
-    registry.put_topic(topic, create=False)
+    registry.put_topic(topic, was=registry.topics()["t"])
     assert rules.rate("t") == 45
     assert rules.is_paused("t")
     assert TopicRules(registry, "c:1").rate("t") == 30

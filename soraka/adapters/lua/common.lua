@@ -14,7 +14,8 @@
 --   tp         topics that have entries in `i`; in their order likewise
 --   rt         topic -> how long its succeeded and cancelled messages are kept
 --   td         where the next look for stale entries of `i` begins: topic, state, id
---   y:<series>:<hour>  samples: '<minute of the hour>:<name>' -> sum
+--   yn:<series>  names of its values
+--   y:<series>:<two hours since the epoch>:<name>  samples: minute of the two hours -> sum
 --
 -- Order of writes: the record, then its index entry; an entry is added before the old one is
 -- removed; counters last. A Redis killed with its AOF cut off inside a script leaves the first
