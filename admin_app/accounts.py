@@ -178,10 +178,10 @@ class Accounts:
         return session_id in self._now().ended
 
     def _put(self, name: str, password: str, role: str | None, *, new: bool) -> None:
-        _check_name("name", name)
-        _check_password(password)
+        check_name("name", name)
+        check_password(password)
         if role is not None:
-            _check_role(role)
+            check_role(role)
         hashed = generate_password_hash(password)
         with self._changing() as change:
             accounts = dict(self._content.accounts)

@@ -28,8 +28,8 @@ from soraka.wire import encode
 from tests.redis_groups import RedisGroup
 
 TOPIC = "orders"
-OWNER = "10.0.0.1:30002"
-OTHER = "10.0.0.2:30002"
+OWNER = "127.0.1.1:1"
+OTHER = "127.0.1.2:1"
 MARGIN = 2_000
 TTR = 1_000
 LEASE = TTR + MARGIN

@@ -19,7 +19,7 @@ from soraka.message import NO_OWNER, Instance, Topic
 from soraka.ports import ClaimKind, FullStore
 from tests.contract.store_kit import HOUR, TOPIC, message, put, redis_store, sqlite_store
 
-A, B, C, GONE = (f"10.0.0.{n}:30002" for n in (1, 2, 3, 9))
+A, B, C, GONE = (f"127.0.1.{n}:1" for n in (1, 2, 3, 9))
 
 
 @pytest.fixture(params=["sqlite", "redis"])

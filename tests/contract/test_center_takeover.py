@@ -21,7 +21,7 @@ from tests.servers import Server
 
 PENDING = 100_000
 OVERDUE = 2_000
-THIRD = "10.0.0.3:30002"
+THIRD = "127.0.1.3:1"
 
 
 @pytest.fixture
