@@ -387,7 +387,8 @@ class Backlog(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """What was counted in one minute of one series. `minute` is its first ms since the epoch."""
+    """What was counted in one minute of one series. `minute` is its first ms since the epoch.
+    A series may be of longer times, too: then it is the first minute of each."""
 
     series: str
     minute: int

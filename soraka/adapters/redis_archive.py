@@ -27,7 +27,8 @@ TOPICS_AT_ONCE = 100
 TIDIED_AT_ONCE = 250
 """Entries: 1 to 2 ms of Redis. Twice as many in one call."""
 VALUES_AT_ONCE = 1000
-HOURS_AT_ONCE = 24
+HOURS_AT_ONCE = 6
+"""Of minutes: some ms to decode."""
 HOUR_MS = 3_600_000
 MINUTE_MS = 60_000
 
