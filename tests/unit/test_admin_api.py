@@ -389,6 +389,9 @@ def test_servers_that_are_away_are_503(kit: Kit, api: Client, monkeypatch: Any) 
     overview = api.got("/monitor/overview")
     assert overview["ports"]["store"] == "the store does not answer"
     assert (overview["pending"], overview["minutes"], overview["backlog"]) == (None, None, None)
+    page = kit.client("viewer").flask.get("/instances")
+    assert page.status_code == 200
+    assert "which messages no live worker owns is unknown" in page.text
     answer = api.flask.get("/readyz")
     refused(answer, 503, 503, "store")
 
