@@ -171,6 +171,30 @@ def test_wrong_settings_are_refused_by_name(
     assert [t["topic_name"] for t in api.got("/topic/list")] == [TOPIC]
 
 
+@pytest.mark.parametrize(
+    ("path", "fields", "named"),
+    [
+        ("/msg/list", {"instance": "\ud800"}, "instance"),
+        ("/msg/query", {"topics": ["\ud800"]}, "topics.0"),
+        ("/msg/query", {"topics": [TOPIC], "prefix": "\udfff"}, "prefix"),
+        (
+            "/account/add",
+            {"name": "new", "role": "viewer", "password": "\ud800" * 12},
+            "password",
+        ),
+        (
+            "/account/password",
+            {"old_password": "\ud800", "password": "correct horse battery"},
+            "old_password",
+        ),
+    ],
+)
+def test_half_of_a_surrogate_pair_is_refused_by_name(
+    kit: Kit, path: str, fields: dict[str, Any], named: str
+) -> None:
+    refused(kit.client("operator").post(path, **fields), 400, 401, f"{named}: ")
+
+
 def test_topics_that_are_there_or_not(api: Client) -> None:
     refused(api.post("/topic/add", topic_name=TOPIC), 409, 412, "exists already")
     for path in ("get", "update", "pause", "resume", "delete"):
