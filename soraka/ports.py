@@ -433,8 +433,9 @@ class StoreArchive(Protocol):
 
     def tidy(self) -> int:
         """Forgets index entries of messages past their retention: a bounded number, going on
-        where the last call ended, on whatever process that was. Returns how many were looked
-        at. Called again and again by a center."""
+        where the last call ended, on whatever process that was; those submitted first sooner,
+        the others by and by. Returns how many were looked at. Called again and again by a
+        center."""
 
     def add_stats(self, samples: Sequence[Sample]) -> None:
         """Adds to what was counted before. A repetition after StoreUnavailable may count twice.
