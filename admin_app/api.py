@@ -14,7 +14,6 @@ from admin_app.accounts import Accounts
 from admin_app.audit import MAX_LISTED, Audit
 from admin_app.auth import PREFIX, Auth, note
 from admin_app.bulk import MAX_IDS
-from admin_app.monitor import MINUTE_MS
 from admin_app.schemas import chosen, flat
 from admin_app.service import Service
 from soraka.answers import done
@@ -22,6 +21,7 @@ from soraka.body import parse
 from soraka.commands import check_delay
 from soraka.errors import InvalidParams, Unavailable
 from soraka.fields import load
+from soraka.stats import MINUTE_MS
 from soraka.strict_json import GivenTwice, unique_keys
 
 MAX_VALUES = MAX_IDS + 10_000

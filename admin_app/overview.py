@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from admin_app.instances import SERVICES
-from admin_app.monitor import MINUTE_MS, Lateness, MinutePoint, Monitor
+from admin_app.monitor import Lateness, MinutePoint, Monitor
 from soraka.errors import Unavailable
 from soraka.ports import Backlog, Clock, FullStore, Log, Registry, Totals
+from soraka.stats import MINUTE_MS
 
 T = TypeVar("T")
 SHOWN_MINUTES = 60

@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from flask import Blueprint, request
+from flask import Blueprint
 
 from admin_app import words
 from admin_app.monitor import FlowPoint, MinutePoint
-from admin_app.pages_monitor import MINUTE_MS, read_minutes
+from admin_app.pages_monitor import read_asked
 from admin_app.service import Service
+from soraka.stats import MINUTE_MS
 
 COUNTS = {
     "accepted": "chart-1",
@@ -27,30 +28,28 @@ Json = dict[str, Any]
 
 
 def add_charts(pages: Blueprint, service: Service) -> None:
-    def asked() -> tuple[int, int, str]:
-        until = service.now_ms()
-        since = until - (read_minutes() - 1) * MINUTE_MS
-        return since, until, request.args.get("topic", "").strip()
-
     @pages.get("/charts/counts.json")
     def counts_chart() -> Json:
-        """The minute that runs is left out: its count would look like a fall."""
-        groups = grouped(service.monitor.minutes(*asked())[:-1])
+        """The minute (or hour) that runs is left out: its count would look like a fall."""
+        asked = read_asked(service)
+        groups = grouped(service.monitor.minutes(*asked.of)[:-1])
+        each = asked.step_ms // MINUTE_MS
         lines = [
-            line(name, tone, [_rate(g, name) for g in groups]) for name, tone in COUNTS.items()
+            line(name, tone, [_rate(g, name, each) for g in groups])
+            for name, tone in COUNTS.items()
         ]
         return over_time(groups, "", lines)
 
     @pages.get("/charts/flow.json")
     def flow_chart() -> Json:
-        groups = grouped(service.monitor.flow(*asked()))
+        groups = grouped(service.monitor.calls(*read_asked(service).of).flow)
         flow = line("due time to end of callback", "chart-1", [_mean(g, _flow) for g in groups])
         alone = line("callback", "chart-2", [_mean(g, _callback) for g in groups])
         return over_time(groups, "ms", [flow, alone])
 
     @pages.get("/charts/lateness.json")
     def lateness_chart() -> Json:
-        buckets = service.monitor.lateness(*asked()).buckets
+        buckets = service.monitor.calls(*read_asked(service).of).lateness.buckets
         ends = [ms for ms, _ in buckets if ms is not None]
         labels = [f"≤ {words.duration(ms)}" for ms in ends] + [f"> {words.duration(ends[-1])}"]
         return bars(labels, [line("callbacks", "chart-1", [n for _, n in buckets])])
@@ -100,9 +99,9 @@ def _chunks(points: Sequence[Any], length: int) -> Iterator[Sequence[Any]]:
         yield points[start : start + length]
 
 
-def _rate(group: Sequence[MinutePoint], name: str) -> float:
-    """Per minute."""
-    return round(sum(point.counts[name] for point in group) / len(group), 2)
+def _rate(group: Sequence[MinutePoint], name: str, minutes: int) -> float:
+    """Per minute; each point is of so many."""
+    return round(sum(point.counts[name] for point in group) / len(group) / minutes, 2)
 
 
 def _mean(group: Sequence[FlowPoint], of: Callable[[FlowPoint], float | None]) -> float | None:

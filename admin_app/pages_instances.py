@@ -7,6 +7,7 @@ from flask import Blueprint, render_template, request, url_for
 from admin_app.instances import SERVICES, InstanceView
 from admin_app.page_kit import Answer, asks, then
 from admin_app.service import Service
+from soraka.errors import StoreUnavailable
 from soraka.message import NO_OWNER, PARKED
 
 
@@ -15,13 +16,14 @@ def add_instances(pages: Blueprint, service: Service) -> None:
     def instances() -> str:
         wanted = request.args.get("service", "all")
         views = service.instances.all(wanted)
+        absent = _waiting(service) if wanted in ("all", "worker") else []
         return render_template(
             "instances.html",
             here="instances",
             views=views,
             wanted=wanted,
             services=("all", *SERVICES),
-            absent=_waiting(service) if wanted in ("all", "worker") else [],
+            absent=absent,
             at_work=_at_work(views),
             now=service.now_ms(),
         )
@@ -44,9 +46,14 @@ def _at_work(views: Iterable[InstanceView]) -> list[str]:
     return [i.address for i in known if i.service == "worker" and not i.draining]
 
 
-def _waiting(service: Service) -> list[tuple[str, str, int]]:
-    """Owners that are no live worker: what they are, their name, how many messages."""
-    return [(*_owner(owner), count) for owner, count in service.instances.absent().items()]
+def _waiting(service: Service) -> list[tuple[str, str, int]] | None:
+    """Owners that are no live worker: what they are, their name, how many messages. None when the
+    store does not say."""
+    try:
+        absent = service.instances.absent()
+    except StoreUnavailable:
+        return None
+    return [(*_owner(owner), count) for owner, count in absent.items()]
 
 
 def _owner(owner: str) -> tuple[str, str]:

@@ -17,6 +17,7 @@ from soraka.message import BALANCES, DEFAULT_RETRY_MS, Topic
 from soraka.topics import check_name, check_settings
 
 PER_PAGE = 50
+MAX_START_DIGITS = 9
 NUMBERS = ("worker_num", "max_concurrent_dispatches", "max_dispatches_per_second")
 BALANCE_WORDS = {
     "round_robin": "in turn",
@@ -168,7 +169,8 @@ def _blank() -> dict[str, Any]:
 
 
 def _start(given: Mapping[str, str]) -> int:
-    return int(given["start"]) if given.get("start", "").isdecimal() else 0
+    start = given.get("start", "")
+    return int(start) if start.isdecimal() and len(start) <= MAX_START_DIGITS else 0
 
 
 def _link(prefix: str, start: int) -> str:

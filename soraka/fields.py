@@ -23,9 +23,15 @@ class Int(fields.Integer):
 
 
 class Text(fields.String):
+    """JSON may have half of a surrogate pair, which is no text to anything behind us."""
+
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> str:
         if type(value) is not str:
             raise self.make_error("invalid")
+        try:
+            value.encode()
+        except UnicodeEncodeError as exc:
+            raise self.make_error("invalid_utf8") from exc
         return value
 
 

@@ -387,7 +387,8 @@ class Backlog(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """What was counted in one minute of one series. `minute` is its first ms since the epoch."""
+    """What was counted in one minute of one series. `minute` is its first ms since the epoch.
+    A series may be of longer times, too: then it is the first minute of each."""
 
     series: str
     minute: int
@@ -441,8 +442,9 @@ class StoreArchive(Protocol):
 
     def tidy(self) -> int:
         """Forgets index entries of messages past their retention: a bounded number, going on
-        where the last call ended, on whatever process that was. Returns how many were looked
-        at. Called again and again by a center."""
+        where the last call ended, on whatever process that was; those submitted first sooner,
+        the others by and by. Returns how many were looked at. Called again and again by a
+        center."""
 
     def add_stats(self, samples: Sequence[Sample]) -> NotAdded:
         """Adds to what was counted before. No call may be repeated, but for what it gives back:

@@ -1,6 +1,8 @@
 """Counts by minute, for the charts: kept in memory by topic, taken out as samples. Pure.
 
-Series are "all", "topic:<name>" and "worker:<address>". Values:
+Series are "all" and "topic:<name>" by minute, "hour:all" and "hour:topic:<name>" by hour, for
+what looks back over days, and "workers" by day (UTC), where the values are the callbacks of each
+worker by its address. The values of the others:
 accepted, cancelled, postponed (receive; a command sent again to another process counts again);
 called, and of those succeeded, failed, dead (worker);
 late_ms, callback_ms, flow_ms, their sums, where flow is from the due time to the callback's end;
@@ -12,9 +14,14 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
+from soraka.message import DAY_MS
 from soraka.ports import Ended, Sample
 
 MINUTE_MS = 60_000
+HOUR_MS = 60 * MINUTE_MS
+HOURLY = "hour:"
+"""In front of the name of a series by minute: the same by hour."""
+WORKERS = "workers"
 LATE_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000, 60_000)
 MAX_TOPICS = 1000
 """In one minute; those beyond are counted in "all" alone."""
@@ -98,12 +105,13 @@ class Tally:
         return counts
 
     def _samples(self, minute: int, topics: Mapping[str, Mapping[str, int]]) -> Iterable[Sample]:
+        hour, day = minute - minute % HOUR_MS, minute - minute % DAY_MS
         for topic, counts in topics.items():
-            yield Sample("all", minute, counts)
-            if self._worker:
-                yield Sample(f"worker:{self._worker}", minute, counts)
-            if topic:
-                yield Sample(f"topic:{topic}", minute, counts)
+            for series in ("all", f"topic:{topic}") if topic else ("all",):
+                yield Sample(series, minute, counts)
+                yield Sample(HOURLY + series, hour, counts)
+            if self._worker and counts.get("called"):
+                yield Sample(WORKERS, day, {self._worker: counts["called"]})
 
     def _merge(self, samples: Iterable[Sample]) -> None:
         for series, minute, values in samples:

@@ -38,9 +38,13 @@ function pauseOrResume(event) {
   tick();
 }
 
+// The page stays while a server is away, with what was typed in it.
+const isAway = (status) => status >= 500 || status === 429;
+
 document.addEventListener("htmx:beforeSwap", (event) => {
-  if (event.detail.xhr.responseText.includes('id="live"')) return;
-  event.detail.shouldSwap = false; // logged out meanwhile
+  const { xhr } = event.detail;
+  if (isAway(xhr.status) || xhr.responseText.includes('id="live"')) return;
+  event.detail.shouldSwap = false; // logged out meanwhile, or what it shows is no more
   location.reload();
 });
 document.addEventListener("htmx:afterSwap", () => {

@@ -6,6 +6,8 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
+import gevent
+
 from soraka.adapters.id_span import id_span
 from soraka.adapters.sqlite_store_rows import Rows
 from soraka.adapters.sqlite_work import SqliteWork
@@ -28,6 +30,12 @@ _STEP = f"SELECT look_at, msg_id {_DUE} ORDER BY look_at, msg_id LIMIT 1 OFFSET 
 _REST = f"SELECT count(*) {_DUE}"
 _FIRST = (
     "SELECT min(look_at) FROM message INDEXED BY message_due WHERE state = 'pending' AND owner = ?"
+)
+READ_AT_ONCE_MS = 6 * 3_600_000
+"""Of samples: some ms of the thread, and as long to decode."""
+_SAMPLES = (
+    "SELECT minute, name, value FROM sample"
+    " WHERE series = ? AND minute >= ? AND minute < ? ORDER BY minute"
 )
 _ADD = (
     "INSERT INTO sample VALUES (?, ?, ?, ?) ON CONFLICT (series, minute, name)"
@@ -122,14 +130,12 @@ class SqliteArchive(SqliteWork):
         return NotAdded()
 
     def stats(self, series: str, since: int, until: int) -> Mapping[int, Mapping[str, int]]:
-        found = self._query(
-            "SELECT minute, name, value FROM sample"
-            " WHERE series = ? AND minute >= ? AND minute < ? ORDER BY minute",
-            (series, since, until),
-        )
         by_minute: dict[int, dict[str, int]] = {}
-        for minute, name, value in found:
-            by_minute.setdefault(minute, {})[name] = value
+        for begin in range(since, until, READ_AT_ONCE_MS):
+            end = min(until, begin + READ_AT_ONCE_MS)
+            for minute, name, value in self._query(_SAMPLES, (series, begin, end)):
+                by_minute.setdefault(minute, {})[name] = value
+            gevent.sleep(0)
         return by_minute
 
     def _pending(self) -> list[tuple[str, int]]:

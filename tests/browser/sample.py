@@ -12,7 +12,7 @@ from typing import Any
 from admin_app.bulk import Job
 from admin_app.instances import InstanceView, Load
 from admin_app.messages import Detail, Filter, Page
-from admin_app.monitor import COUNTS, LATE_MS, FlowPoint, Lateness, MinutePoint, WorkerDays
+from admin_app.monitor import COUNTS, LATE_MS, Calls, FlowPoint, Lateness, MinutePoint, WorkerDays
 from admin_app.overview import Overview, Role
 from admin_app.topics import TopicView
 from soraka.errors import MessageNotFound, TopicNotFound
@@ -141,7 +141,7 @@ class Sample:
             ),
             ports={"log": "", "store": "", "registry": "no center is registered" if not n else ""},
             minutes=self.minutes(NOW - 59 * MINUTE_MS, NOW),
-            lateness=self.lateness(0, 0),
+            lateness=self.lateness(),
             totals=Totals({}, 80_412_339 * n, 0, 0, 0, 0),
             pending=sum(PENDING) * n,
             backlog=Backlog(37 * n, NOW - 4_210 if n else None, 1_204 * n),
@@ -197,19 +197,25 @@ class Sample:
 
     fire_now = redrive = cancel
 
-    def minutes(self, since: int, until: int, topic: str = "") -> list[MinutePoint]:
+    def minutes(
+        self, since: int, until: int, topic: str = "", step_ms: int = MINUTE_MS
+    ) -> list[MinutePoint]:
         share = 0 if self.empty else 0.2 if topic else 1
-        return [MinutePoint(m, self._counts(m, share)) for m in _minutes(since, until)]
-
-    def flow(self, since: int, until: int, topic: str = "") -> list[FlowPoint]:
         return [
+            MinutePoint(m, self._counts(m, share * step_ms / MINUTE_MS))
+            for m in _minutes(since, until, step_ms)
+        ]
+
+    def calls(self, since: int, until: int, topic: str = "", step_ms: int = MINUTE_MS) -> Calls:
+        flow = [
             FlowPoint(m, 0, None, None)
             if self.empty
             else FlowPoint(m, 4000, round(wave(m, 41, 1) + 20, 1), round(wave(m, 26, 1) + 12, 1))
-            for m in _minutes(since, until)
+            for m in _minutes(since, until, step_ms)
         ]
+        return Calls(flow, self.lateness())
 
-    def lateness(self, since: int, until: int, topic: str = "") -> Lateness:
+    def lateness(self) -> Lateness:
         counts = (812, 9_204, 61_330, 98_401, 40_233, 8_120, 1_904, 320, 71, 12, 3, 0, 0)
         ends: list[int | None] = [*LATE_MS, None]
         if self.empty:
@@ -334,5 +340,5 @@ class Sample:
         return views
 
 
-def _minutes(since: int, until: int) -> range:
-    return range(since // MINUTE_MS * MINUTE_MS, until, MINUTE_MS)
+def _minutes(since: int, until: int, step_ms: int) -> range:
+    return range(since // step_ms * step_ms, until, step_ms)

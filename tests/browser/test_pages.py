@@ -1,7 +1,9 @@
 """A person at work: the pages of a real standalone in a real browser."""
 
+import threading
 import time
 import uuid
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from selenium.webdriver.common.by import By
@@ -234,6 +236,40 @@ def test_one_who_is_logged_out_is_led_to_the_login(site: Site) -> None:
         site.driver.add_cookie(cookie)
     complaints = site.browser.complaints()  # Chromium notes the answer that led there
     assert all("401" in complaint for complaint in complaints)
+
+
+class _BadGateway(BaseHTTPRequestHandler):
+    """As a proxy answers when nobody listens behind it."""
+
+    def do_GET(self) -> None:
+        self.send_error(502)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_page_outlives_an_outage(site: Site, soraka: Standalone, topic: str) -> None:
+    site.go(f"/topics/{topic}")
+    site.wait_heading(topic)
+    site.fill("business", "Typed before")
+    (standalone,) = soraka.processes.values()
+    standalone.stop()
+    try:
+        site.wait_text("No answer, trying again")
+        with ThreadingHTTPServer(("127.0.0.1", soraka.admin_port), _BadGateway) as proxy:
+            threading.Thread(target=proxy.serve_forever, daemon=True).start()
+            try:
+                wait_until(lambda: any("502" in c for c in site.browser.complaints()), 20)
+                assert "No answer, trying again" in site.text()
+            finally:
+                proxy.shutdown()
+    finally:
+        standalone.start()
+        soraka.wait_ready()
+    site.wait_no_text("No answer, trying again")
+    site.wait_text("Live")
+    assert site.driver.find_element(By.NAME, "business").get_property("value") == "Typed before"
+    site.browser.complaints()  # Chromium notes each answer that did not come
 
 
 def test_moments_are_of_the_zone_of_the_browser(

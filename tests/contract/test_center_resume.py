@@ -13,7 +13,7 @@ from center.resume import Resume
 from center.workers import Workers
 from soraka.adapters.local_registry import LocalRegistry
 from soraka.clock import StoreClock
-from soraka.message import Instance, State, Topic, parked_owner
+from soraka.message import DAY_MS, Instance, State, Topic, parked_owner
 from soraka.metrics import Metrics
 from soraka.ports import ClaimKind, Ended, FullStore, Move, Outcome, Verdict
 from soraka.stats import MINUTE_MS, Tally
@@ -203,4 +203,5 @@ def test_the_statistics_of_two_processes_add_up(store: FullStore) -> None:
         "late_le_5": 6,
     }
     assert store.stats(f"topic:{TOPIC}", minute, minute + 1)[minute] == whole
-    assert store.stats("worker:a:1", minute, minute + 1)[minute]["called"] == 3
+    day = now - now % DAY_MS
+    assert store.stats("workers", day, day + 1) == {day: {"a:1": 3, "b:1": 3}}

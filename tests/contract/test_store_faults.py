@@ -249,7 +249,7 @@ def test_redis_leaves_nothing_behind(store: RedisStore, admin: "redis.Redis") ->
     assert kinds == {b"m", b"hw", b"n", b"v", b"i", b"tp"}
     admin.delete(*admin.scan_iter(match="*:m:*"))
     assert store.tidy() >= len(messages)
-    assert {key.split(b":")[1] for key in admin.scan_iter()} == {b"hw", b"n", b"v"}
+    assert {key.split(b":")[1] for key in admin.scan_iter()} == {b"hw", b"n", b"v", b"td"}
 
 
 def test_entries_that_a_cut_aof_has_left_are_put_right(
@@ -288,6 +288,27 @@ def test_tidying_goes_on_where_it_ended(store: RedisStore, admin: "redis.Redis")
         store.tidy()
     held = store.counts()
     assert sum(held[topic][State.PENDING] for topic in topics) == len(messages) - len(gone)
+
+
+def test_tidying_begins_with_the_oldest_and_comes_to_all(
+    store: RedisStore, admin: "redis.Redis"
+) -> None:
+    """In each list, however many live ones there are; one that expired among those waits longer."""
+    now = store.now_ms()
+    messages = [message(now - 10_000 + i, topic="ab"[i % 2]) for i in range(14_000)]
+    put(store, *messages)
+    gone = [*messages[:1000], messages[9001]]
+    admin.delete(*(f"{{{crc32(m.msg_id.encode()) % 4}}}:m:{m.msg_id}" for m in gone))
+
+    def listed() -> int:
+        return sum(held[State.PENDING] for held in store.counts().values())
+
+    for _ in range(3):  # a walk through all would take seven
+        store.tidy()
+    assert listed() == len(messages) - 1000
+    for _ in range(100):
+        store.tidy()
+    assert listed() == len(messages) - len(gone)
 
 
 # ------------------------------------------------------------------- the tail cut off

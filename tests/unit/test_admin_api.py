@@ -12,10 +12,11 @@ import pytest
 import idl
 from admin_app.api import Api
 from soraka.errors import LogUnavailable, StoreUnavailable
-from soraka.message import Instance, parked_owner
+from soraka.message import DAY_MS, Instance, parked_owner
 from soraka.ports import Move, Sample
 from soraka.process import listen
 from soraka.rpc import RpcServer
+from soraka.stats import HOUR_MS
 from tests.unit.admin_kit import TOPIC, WORKER, Client, Kit
 from tests.unit.receive_kit import uuid7
 
@@ -183,6 +184,30 @@ def test_a_topic_is_paused_by_its_settings_too(kit: Kit, api: Client) -> None:
     api.flask.post("/sorakaq/topic/update", data=form, headers=api.headers)
     assert kit.parts.registry.topics()["mail"].paused
     refused(api.post("/topic/update", topic_name="mail", paused="yes"), 400, 401, "paused: ")
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "named"),
+    [
+        ("/msg/list", {"instance": "\ud800"}, "instance"),
+        ("/msg/query", {"topics": ["\ud800"]}, "topics.0"),
+        ("/msg/query", {"topics": [TOPIC], "prefix": "\udfff"}, "prefix"),
+        (
+            "/account/add",
+            {"name": "new", "role": "viewer", "password": "\ud800" * 12},
+            "password",
+        ),
+        (
+            "/account/password",
+            {"old_password": "\ud800", "password": "correct horse battery"},
+            "old_password",
+        ),
+    ],
+)
+def test_half_of_a_surrogate_pair_is_refused_by_name(
+    kit: Kit, path: str, fields: dict[str, Any], named: str
+) -> None:
+    refused(kit.client("operator").post(path, **fields), 400, 401, f"{named}: ")
 
 
 def test_topics_that_are_there_or_not(api: Client) -> None:
@@ -416,6 +441,9 @@ def test_servers_that_are_away_are_503(kit: Kit, api: Client, monkeypatch: Any) 
     overview = api.got("/monitor/overview")
     assert overview["ports"]["store"] == "the store does not answer"
     assert (overview["pending"], overview["minutes"], overview["backlog"]) == (None, None, None)
+    page = kit.client("viewer").flask.get("/instances")
+    assert page.status_code == 200
+    assert "which messages no live worker owns is unknown" in page.text
     answer = api.flask.get("/readyz")
     refused(answer, 503, 503, "store")
 
@@ -630,7 +658,7 @@ def test_series_have_every_minute_and_their_averages(kit: Kit, api: Client) -> N
         [
             Sample(f"topic:{TOPIC}", minute, values),
             Sample("all", minute, {**values, "accepted": 9}),
-            Sample(f"worker:{WORKER}", minute, {"called": 4}),
+            Sample("workers", minute // DAY_MS * DAY_MS, {WORKER: 4}),
         ]
     )
     kit.parts.registry.register(Instance(service="worker", address=WORKER, incarnation="w"))
@@ -655,6 +683,31 @@ def test_series_have_every_minute_and_their_averages(kit: Kit, api: Client) -> N
     assert len(overview["minutes"]) == 60
     assert sum(m["counts"]["accepted"] for m in overview["minutes"]) == 9
     assert overview["lateness"]["p50_ms"] == 2
+
+
+def test_seven_days_are_shown_by_hour(kit: Kit) -> None:
+    hour = kit.now_ms() // HOUR_MS * HOUR_MS
+    values = {"accepted": 120, "called": 60, "flow_ms": 600, "callback_ms": 300, "late_le_5": 60}
+    hours = [hour - back * HOUR_MS for back in range(1, 168)]
+    kit.parts.store.add_stats([Sample("hour:all", begin, values) for begin in hours])
+    admin = kit.client("viewer").flask
+    page = admin.get("/monitor?minutes=10080").text
+    assert "10,020" in page
+    assert "By hour" in page
+    lines = admin.get("/charts/counts.json?minutes=10080").json
+    assert lines["x"] == [begin // 1000 for begin in reversed(hours)]
+    assert {series["label"]: {*series["values"]} for series in lines["series"]} == {
+        "accepted": {2},
+        "called": {1},
+        "failed": {0},
+        "dead": {0},
+        "cancelled": {0},
+    }
+    (flow, alone) = admin.get("/charts/flow.json?minutes=10080").json["series"]
+    assert flow["values"] == [10] * 167 + [None]
+    assert alone["values"] == [5] * 167 + [None]
+    (late,) = admin.get("/charts/lateness.json?minutes=10080").json["series"]
+    assert late["values"][2] == sum(late["values"]) == 10_020
 
 
 @pytest.mark.parametrize("span", [{"since": 60_000, "until": 60_000}, {"since": 0}, {"since": "x"}])

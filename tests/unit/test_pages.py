@@ -263,6 +263,11 @@ def test_bulk_work_keeps_to_the_topics_given(
     assert started == [("a", "b")]
 
 
+@pytest.mark.parametrize("start", ["9" * 5000, "9" * 9, "-1", "x"])
+def test_a_strange_page_of_topics_is_shown(operator: FlaskClient, start: str) -> None:
+    assert operator.get(f"/topics?start={start}").status_code == 200
+
+
 def test_next_page_keeps_the_filter(operator: FlaskClient) -> None:
     page = operator.get(f"/messages?topic={LONG}&since=2001-02-03T04:05").text
     older = re.search(r'href="(/messages\?[^"]*cursor=[^"]*)"', page)

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from soraka import flusher
 from soraka.errors import StoreUnavailable
 from soraka.flusher import Flusher
+from soraka.message import DAY_MS
 from soraka.ports import Ended, NotAdded, Sample
-from soraka.stats import LATE_MS, MAX_KEPT, MAX_TOPICS, MINUTE_MS, Tally
+from soraka.stats import HOUR_MS, LATE_MS, MAX_KEPT, MAX_TOPICS, MINUTE_MS, Tally
 
 NOW = 1_700_000_040_000
 assert NOW % MINUTE_MS == 0
@@ -40,7 +41,11 @@ def test_an_attempt_is_counted_in_all_its_topic_and_its_worker() -> None:
         "late_le_inf": 1,
     }
     assert by_series(tally.take()) == {
-        (series, NOW): expected for series in ("all", "topic:t", "worker:a:1")
+        ("all", NOW): expected,
+        ("topic:t", NOW): expected,
+        ("hour:all", NOW - NOW % HOUR_MS): expected,
+        ("hour:topic:t", NOW - NOW % HOUR_MS): expected,
+        ("workers", NOW - NOW % DAY_MS): {"a:1": 2},
     }
     assert tally.take() == []
 
@@ -71,8 +76,9 @@ def test_what_was_put_back_comes_with_the_next() -> None:
     assert tally.put_back(tally.take()) == 0
     tally.add("t", NOW, "accepted", 3)
     assert by_series(tally.take()) == {
-        ("all", NOW): {"accepted": 5},
-        ("topic:t", NOW): {"accepted": 5},
+        (series, start): {"accepted": 5}
+        for name in ("all", "topic:t")
+        for series, start in ((name, NOW), (f"hour:{name}", NOW - NOW % HOUR_MS))
     }
 
 
@@ -81,7 +87,7 @@ def test_topics_and_what_is_kept_are_bounded() -> None:
     for number in range(MAX_TOPICS + 10):
         tally.add(f"t{number}", NOW, "accepted")
     samples = tally.take()
-    assert len(samples) <= MAX_TOPICS + 1
+    assert len(samples) <= 2 * (MAX_TOPICS + 1)
     assert by_series(samples)["all", NOW] == {"accepted": MAX_TOPICS + 10}
     minutes = [Sample("all", NOW + i * MINUTE_MS, {"accepted": 1}) for i in range(MAX_KEPT + 7)]
     assert tally.put_back(minutes) == 7

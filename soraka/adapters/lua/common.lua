@@ -13,7 +13,7 @@
 --   i:<topic>:<state>  messages; all scores are 0, so they are in the order of their ids
 --   tp         topics that have entries in `i`; in their order likewise
 --   rt         topic -> how long its succeeded and cancelled messages are kept
---   td         where the next look for stale entries of `i` begins: topic, state, id
+--   td         where the next look for stale entries of `i` begins: topic, state, id; twice, see `tidy`
 --   yn:<series>  names of its values
 --   y:<series>:<two hours since the epoch>:<name>  samples: minute of the two hours -> sum
 --
