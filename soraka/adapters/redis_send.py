@@ -16,7 +16,7 @@ from soraka.adapters.redis_node import Command, Node, Resting, Topology
 
 
 class Nowhere(RedisError):
-    """No server has the shard, as far as is known."""
+    """No server has the shard, as far as is known: nothing was sent."""
 
 
 MOVES = 5
@@ -74,7 +74,7 @@ class _Sending:
         try:
             where = self._topology.locate({self._commands[i][0] for i in which})
         except (RedisError, OSError) as exc:
-            self._put(which, exc)
+            self._put(which, Nowhere(str(exc)))
             return groups
         for i in which:
             shard = self._commands[i][0]

@@ -261,7 +261,8 @@ def test_a_remembered_port_that_is_taken_is_given_up(tmp_path: Path) -> None:
 def test_standalone_tells_of_its_loops_and_of_failing_callbacks(tmp_path: Path) -> None:
     with standalone(tmp_path / "a", tmp_path / "log") as (process, url, _):
         ages = requests.get(f"{url}/healthz", timeout=5).json()["result"]["last_turn_ms"]
-        assert set(ages["center"]) == {"consume", "reconcile", "vouch", "housekeep", "backlog"}
+        loops = {"consume", "reconcile", "resume", "vouch", "housekeep", "backlog"}
+        assert set(ages["center"]) == loops
         assert set(ages["worker"]) == {"pager", "timer", "settler"}
         requests.post(f"{url}/sorakaq/msg/submit", json={**MESSAGE, "retry": []}, timeout=5)
         dead = 'soraka_callbacks_total{ended="dead"} 1.0'

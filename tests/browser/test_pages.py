@@ -152,6 +152,12 @@ def test_values_of_a_card_end_at_one_edge(
         assert max(found) - min(found) <= 1, path
 
 
+def test_worker_of_a_standalone_says_why_it_has_no_drain(site: Site) -> None:
+    site.go("/instances")
+    site.wait_text("shares its process with other roles")
+    assert "Drain" not in site.text()
+
+
 def test_topic_pauses_and_resumes(site: Site, soraka: Standalone, topic: str, sink: Sink) -> None:
     site.press("Pause")
     site.agree("Pause topic")

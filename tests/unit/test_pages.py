@@ -237,9 +237,8 @@ def test_topics_are_given_under_any_of_their_names(
     page = operator.get(f"{path}?{query}").text
     shown = set(re.findall(r'data-label="Topic"><span class="clip" title="([^"]+)"', page))
     assert shown == {"trial.expiry", "billing.dunning"}
-    assert (
-        page.count('name="topic" value="trial.expiry, billing.dunning"') == 2
-    )  # and for bulk work
+    kept = 'name="topic" value="trial.expiry, billing.dunning"'
+    assert page.count(kept) == 2  # in the filter, and for bulk work
     older = re.search(r'href="(/\w+\?[^"]*cursor=[^"]*)"', page)
     assert older is not None
     assert "topic=trial.expiry%2C+billing.dunning" in older[1]
