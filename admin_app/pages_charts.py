@@ -37,7 +37,8 @@ def add_charts(pages: Blueprint, service: Service) -> None:
         """The minute that runs is left out: its count would look like a fall."""
         groups = grouped(service.monitor.minutes(*asked())[:-1])
         lines = [
-            line(name, tone, [_rate(g, name) for g in groups]) for name, tone in COUNTS.items()
+            line(words.count_label(name).lower(), tone, [_rate(g, name) for g in groups])
+            for name, tone in COUNTS.items()
         ]
         return over_time(groups, "", lines)
 
