@@ -35,7 +35,7 @@ def add_charts(pages: Blueprint, service: Service) -> None:
         groups = grouped(service.monitor.minutes(*asked.of)[:-1])
         each = asked.step_ms // MINUTE_MS
         lines = [
-            line(name, tone, [_rate(g, name, each) for g in groups])
+            line(words.count_label(name).lower(), tone, [_rate(g, name, each) for g in groups])
             for name, tone in COUNTS.items()
         ]
         return over_time(groups, "", lines)

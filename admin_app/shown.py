@@ -52,7 +52,8 @@ def instance(view: InstanceView) -> dict[str, Any]:
 
 
 def message(stored: Stored) -> dict[str, Any]:
-    """`due_at` is when it falls due next, `submitted_due_at` when it was to at its submit."""
+    """`due_at` is when it falls due next, `submitted_due_at` when it was to at its submit;
+    `not_before` until when it is held back, or 0."""
     submitted = stored.message
     return {
         "msg_id": submitted.msg_id,
@@ -60,6 +61,7 @@ def message(stored: Stored) -> dict[str, Any]:
         "state": str(stored.state),
         "created_at": submitted.created_at,
         "due_at": stored.due_at,
+        "not_before": stored.not_before,
         "submitted_due_at": submitted.due_at,
         "attempt": stored.attempt,
         "owner": stored.owner,

@@ -143,6 +143,11 @@ def settings(topic: Topic) -> Iterator[tuple[str, str]]:
     yield "Finished messages are kept", duration(topic.retention_ms or None)
 
 
+def count_label(name: str) -> str:
+    """Of what is counted by minute. `dead` is part of `failed`."""
+    return {"failed": "Failed calls", "dead": "Died"}.get(name, name.capitalize())
+
+
 def whereabouts(stored: Stored, now: int) -> str:
     """Of a pending message, in a few words."""
     if stored.lease_until > now:
@@ -202,6 +207,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
         limits,
         settings,
         write_duration,
+        count_label,
         whereabouts,
         owner_words,
         tone,

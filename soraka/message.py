@@ -122,6 +122,7 @@ class Stored:
 
     `due_at` is when it falls due next, with added times and retries; `message.due_at` is what
     was submitted. `attempt` counts the attempts begun, without those that were released.
+    `not_before` is until when it is held back, beyond its due time: 0 when it is not.
     `lease_until` is 0 when no call is under way, `finished_at` 0 while pending.
     """
 
@@ -133,6 +134,7 @@ class Stored:
     lease_until: int = 0
     finished_at: int = 0
     reason: str = ""
+    not_before: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -174,9 +174,9 @@ class Claim(NamedTuple):
     and is never given twice, `due_at` is the due time of this attempt, `body` the encoded
     message. `tries` counts the attempts from 1, released ones left out: it is what a retry
     schedule goes by and what the callback is told.
-    LATER: not due; `at` is the due time. BUSY: another lease runs; `at` is its end. GONE:
-    finished, or no such message. UNKNOWN: the shard it lives in did not answer, or has
-    restarted and no one has vouched for it yet; ask again. In these four the rest is empty.
+    LATER: not due, or held back; `at` is when it may be claimed. BUSY: another lease runs; `at`
+    is its end. GONE: finished, or no such message. UNKNOWN: the shard it lives in did not answer,
+    or has restarted and no one has vouched for it yet; ask again. In these four the rest is empty.
     """
 
     kind: ClaimKind
@@ -194,12 +194,14 @@ class Ended(StrEnum):
     RETRY = "retry"
     DEAD = "dead"
     RELEASED = "released"
-    """No request left: pending again after `delay_ms` (0: at once), and the attempt does not
-    count. A worker sends those away so that are more than their callback host can take now."""
+    """No request left: pending again, held back for `delay_ms` (0: not), and the attempt does not
+    count. Its due time stays. A worker sends those away so that are more than their callback host
+    can take now."""
 
 
 class Outcome(NamedTuple):
-    """`delay_ms`, for RETRY and RELEASED: from now to the next attempt. `reason` is for people.
+    """`delay_ms`: for RETRY from now to the next due time, for RELEASED from now to the end of
+    being held back. `reason` is for people.
 
     The last four are for the history of the message, as in `message.Attempt`.
     """
@@ -216,7 +218,8 @@ class Outcome(NamedTuple):
 
 
 class DueId(NamedTuple):
-    """`due_at` is when to look at it: the due time, or the end of a running lease."""
+    """`due_at` is when to look at it: the end of a lease, or the due time, or the end of being
+    held back, whichever of these two is later."""
 
     due_at: int
     msg_id: str
@@ -268,13 +271,12 @@ class Store(Protocol):
         """Applies commands now; one verdict each, in order.
 
         CANCEL on a pending message finishes it. ADD_TIME moves its due time, FIRE_NOW moves it to
-        now. TOO_LATE when it is finished or a lease on it runs; that verdict is remembered too.
-        REDRIVE makes a dead message pending, due now, with all its retries; TOO_LATE when it is
-        not dead. An unknown message whose
-        id (UUIDv7) was made within the early window, or up to ID_AHEAD_MS ahead: the command is
-        kept for it, EARLY; otherwise, or when the topic is another: NOT_FOUND. What is kept
-        waits for DOOR_MS. StoreUnavailable also when too many commands wait; some may have been
-        applied.
+        now; either way it is held back no longer. TOO_LATE when it is finished or a lease on it
+        runs; that verdict is remembered too. REDRIVE makes a dead message pending, due now, with
+        all its retries; TOO_LATE when it is not dead. An unknown message whose id (UUIDv7) was made
+        within the early window, or up to ID_AHEAD_MS ahead: the command is kept for it, EARLY;
+        otherwise, or when the topic is another: NOT_FOUND. What is kept waits for DOOR_MS.
+        StoreUnavailable also when too many commands wait; some may have been applied.
         """
 
     def claim(self, msg_ids: Sequence[str]) -> list[Claim]:
@@ -293,7 +295,8 @@ class Store(Protocol):
         Of the shards within reach; StoreUnavailable when none is."""
 
     def assign(self, moves: Sequence[Move]) -> list[int | None]:
-        """Changes owners and nothing else. The time to look at each, or None if not moved."""
+        """Changes owners and nothing else, but that what is parked is held back no longer. The
+        time to look at each, or None if not moved."""
 
     def close(self) -> None:
         """Safe to repeat."""
@@ -378,8 +381,9 @@ class Query(NamedTuple):
 
 
 class Backlog(NamedTuple):
-    """Pending messages whose time has come. `oldest_due_at` is None when there is none. Those of
-    paused topics are counted in `parked` alone."""
+    """Pending messages whose due time has come, held back or not, but for those being called.
+    `oldest_due_at` is None when there is none. Those of paused topics are counted in `parked`
+    alone."""
 
     overdue: int
     oldest_due_at: int | None
@@ -431,7 +435,7 @@ class StoreArchive(Protocol):
         those that were released. Empty when unknown."""
 
     def backlog(self, now: int) -> Backlog:
-        """Of all owners. O(owners)."""
+        """Of all owners; `now` is about the store's clock. O(owners)."""
 
     def count_due(self, owner: str, since: int) -> int:
         """Unfinished messages of `owner` to be looked at from `since` on."""

@@ -4,7 +4,7 @@ Series are "all" and "topic:<name>" by minute, "hour:all" and "hour:topic:<name>
 what looks back over days, and "workers" by day (UTC), where the values are the callbacks of each
 worker by its address. The values of the others:
 accepted, cancelled, postponed (receive; a command sent again to another process counts again);
-called, and of those succeeded, failed, dead (worker);
+called, which is succeeded and failed, and of the failed those that were the last, dead (worker);
 late_ms, callback_ms, flow_ms, their sums, where flow is from the due time to the callback's end;
 late_le_<ms> and late_le_inf, how many were late by up to so much and more than the bucket before:
 not cumulative.
@@ -29,9 +29,9 @@ MAX_KEPT = 20_000
 """Samples kept while the store is away; the oldest go first."""
 _LATE = (*(f"late_le_{ms}" for ms in LATE_MS), "late_le_inf")
 _ENDED = {
-    Ended.SUCCEEDED: "succeeded",
-    Ended.RETRY: "failed",
-    Ended.DEAD: "dead",
+    Ended.SUCCEEDED: ("succeeded",),
+    Ended.RETRY: ("failed",),
+    Ended.DEAD: ("failed", "dead"),
 }
 Counted = Callable[[str, str, int], None]
 """Topic, name of the value, how many."""
@@ -67,7 +67,8 @@ class Tally:
         """An attempt ended; not one that was released."""
         counts = self._of(topic, now)
         counts["called"] += 1
-        counts[_ENDED[ended]] += 1
+        for name in _ENDED[ended]:
+            counts[name] += 1
         counts["late_ms"] += late_ms
         counts["callback_ms"] += callback_ms
         counts["flow_ms"] += flow_ms

@@ -7,9 +7,9 @@ from soraka.message import Attempt, State, Stored
 from soraka.ports import Claim, ClaimKind, NewMessage
 from soraka.wire import decode_message
 
-# state, due_at, lease_until, attempt, tries, finished_at, ttr_ms, and the sizes of what follows:
-# owner, topic, commands, reason, body; the history is the rest
-HEAD = struct.Struct("<BQQIIQQHIIII")
+# state, due_at, not_before, lease_until, attempt, tries, finished_at, ttr_ms, and the sizes of what
+# follows: owner, topic, commands, reason, body; the history is the rest
+HEAD = struct.Struct("<BQQQIIQQHIIII")
 STATES = (State.PENDING, State.SUCCEEDED, State.CANCELLED, State.DEAD)
 _KINDS = (ClaimKind.GONE, ClaimKind.LATER, ClaimKind.BUSY)
 _FIRE = 3
@@ -21,7 +21,7 @@ def new_record(new: NewMessage) -> bytes:
     message = new.message
     owner, topic = new.owner.encode(), message.topic.encode()
     sizes = (len(owner), len(topic), 0, 0, len(new.body))
-    head = HEAD.pack(0, message.due_at, 0, 0, 0, 0, message.ttr_ms, *sizes)
+    head = HEAD.pack(0, message.due_at, 0, 0, 0, 0, 0, message.ttr_ms, *sizes)
     return b"".join((head, owner, topic, new.body))
 
 
@@ -34,13 +34,14 @@ def claim_of(kind: int, rest: int | bytes) -> Claim:
 
 def stored_of(raw: bytes) -> Stored:
     """Source: the value of a record's key. Raises DecodeError."""
-    state, due, lease, _, tries, finished, *_ = HEAD.unpack_from(raw)
+    state, due, not_before, lease, _, tries, finished, *_ = HEAD.unpack_from(raw)
     owner, _, _, reason, body, _ = _parts(raw)
     return Stored(
         message=decode_message(body),
         state=STATES[state],
         owner=owner.decode(),
         due_at=due,
+        not_before=not_before,
         attempt=tries,
         lease_until=lease,
         finished_at=finished,
@@ -58,7 +59,7 @@ def history_in(raw: bytes) -> list[Attempt]:
 
 
 def _fire(raw: bytes) -> Claim:
-    _, due, lease, attempt, tries, *_ = HEAD.unpack_from(raw)
+    _, due, _, lease, attempt, tries, *_ = HEAD.unpack_from(raw)
     return Claim(ClaimKind.FIRE, lease, attempt, due, _parts(raw)[4], tries)
 
 

@@ -23,11 +23,17 @@ LOADED_AT_ONCE = 1000
 COUNTED_AT_ONCE = 20_000
 """Index entries: some ms of the thread."""
 _DUE = (
-    "FROM message INDEXED BY message_due WHERE state = 'pending' AND owner = ?"
-    " AND look_at < ? AND (look_at, msg_id) >= (?, ?)"
+    "SELECT look_at, msg_id FROM message INDEXED BY message_due"
+    " WHERE state = 'pending' AND owner = ? AND look_at < ? AND (look_at, msg_id) >= (?, ?)"
 )
-_STEP = f"SELECT look_at, msg_id {_DUE} ORDER BY look_at, msg_id LIMIT 1 OFFSET {COUNTED_AT_ONCE}"
-_REST = f"SELECT count(*) {_DUE}"
+_HELD = (
+    "SELECT not_before, msg_id FROM message INDEXED BY message_held"
+    " WHERE state = 'pending' AND not_before > 0 AND (not_before, msg_id) >= (?, ?)"
+)
+_FIRST_HELD = (
+    "SELECT min(due_at) FROM message INDEXED BY message_held_due"
+    " WHERE state = 'pending' AND not_before > 0 AND due_at <= ?"
+)
 _FIRST = (
     "SELECT min(look_at) FROM message INDEXED BY message_due WHERE state = 'pending' AND owner = ?"
 )
@@ -86,19 +92,21 @@ class SqliteArchive(SqliteWork):
         return self._run(lambda rows: rows.history(msg_id) if rows.load(msg_id) else [])
 
     def backlog(self, now: int) -> Backlog:
-        overdue, parked, oldest = 0, 0, []
+        overdue, parked, oldest = 0, 0, self._first(_FIRST_HELD, (now,))
+        if oldest:
+            overdue = self._count(_HELD, (), (now + 1, ""))
         for owner, _ in self._pending():
-            due = self._count(owner, now + 1)
+            due = self._count(_DUE, (owner, now + 1))
             if owner.startswith(PARKED):
                 parked += due
             elif due:
                 overdue += due
-                oldest += [at for (at,) in self._query(_FIRST, (owner,)) if at is not None]
+                oldest += self._first(_FIRST, (owner,))
         return Backlog(overdue, min(oldest, default=None), parked)
 
     def count_due(self, owner: str, since: int) -> int:
         pending = dict(self._pending()).get(owner, 0)
-        return max(0, pending - self._count(owner, since)) if pending else 0
+        return max(0, pending - self._count(_DUE, (owner, since))) if pending else 0
 
     def keep(self, retention_ms: Mapping[str, int]) -> None:
         kept = {topic: ms for topic, ms in retention_ms.items() if ms > 0}
@@ -142,13 +150,19 @@ class SqliteArchive(SqliteWork):
         found = self._query("SELECT name, pending FROM owner WHERE pending > 0")
         return [(owner, pending) for owner, pending in found]
 
-    def _count(self, owner: str, until: int) -> int:
-        """Its messages to be looked at before `until`, counted in steps: others come between."""
-        counted, begin = 0, (0, "")
-        while step := self._query(_STEP, (owner, until, *begin)):
+    def _first(self, sql: str, args: tuple[str | int, ...]) -> list[int]:
+        return [int(at) for (at,) in self._query(sql, args) if at is not None]
+
+    def _count(
+        self, source: str, args: tuple[str | int, ...], begin: tuple[int, str] = (0, "")
+    ) -> int:
+        """Entries of _DUE or _HELD from `begin` on, counted in steps: others come between."""
+        counted = 0
+        step = f"{source} ORDER BY 1, 2 LIMIT 1 OFFSET {COUNTED_AT_ONCE}"
+        while following := self._query(step, (*args, *begin)):
             counted += COUNTED_AT_ONCE
-            begin = step[0]
-        ((rest,),) = self._query(_REST, (owner, until, *begin))
+            begin = following[0]
+        ((rest,),) = self._query(f"SELECT count(*) FROM ({source})", (*args, *begin))  # noqa: S608
         return counted + int(rest)
 
 
@@ -176,5 +190,6 @@ def stored_of(row: Row) -> Stored:
         attempt=row.tries,
         lease_until=row.lease_until,
         finished_at=row.finished_at,
+        not_before=row.not_before,
         reason=row.reason,
     )

@@ -29,12 +29,17 @@ CREATE TABLE IF NOT EXISTS message (
     expires_at INTEGER NOT NULL,
     commands TEXT NOT NULL,
     reason TEXT NOT NULL,
-    look_at INTEGER NOT NULL
+    look_at INTEGER NOT NULL,
+    not_before INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS message_due ON message (owner, look_at, msg_id)
     WHERE state = 'pending';
 CREATE INDEX IF NOT EXISTS message_expires ON message (expires_at) WHERE expires_at > 0;
 CREATE INDEX IF NOT EXISTS message_dead ON message (finished_at, msg_id) WHERE state = 'dead';
+CREATE INDEX IF NOT EXISTS message_held ON message (not_before, msg_id)
+    WHERE state = 'pending' AND not_before > 0;
+CREATE INDEX IF NOT EXISTS message_held_due ON message (due_at)
+    WHERE state = 'pending' AND not_before > 0;
 CREATE INDEX IF NOT EXISTS message_topic ON message (topic, state, msg_id);
 CREATE TABLE IF NOT EXISTS tally (
     topic TEXT NOT NULL,
@@ -98,14 +103,14 @@ SCAN = "SELECT msg_id, look_at, owner, state FROM message WHERE msg_id > ? ORDER
 # in the order of the fields of store_rules.Row
 _COLUMNS = (
     "msg_id, topic, owner, ttr_ms, due_at, body, state, lease_until, attempt, tries,"
-    " finished_at, expires_at, commands, reason"
+    " finished_at, expires_at, commands, reason, not_before"
 )
 _LOAD = f"SELECT {_COLUMNS} FROM message WHERE msg_id = ? AND expires_at NOT BETWEEN 1 AND ?"  # noqa: S608
-_INSERT = f"INSERT INTO message ({_COLUMNS}, look_at) VALUES ({', '.join('?' * 15)})"  # noqa: S608
+_INSERT = f"INSERT INTO message ({_COLUMNS}, look_at) VALUES ({', '.join('?' * 16)})"  # noqa: S608
 # Two, since an index costs whenever one of its columns is named.
 _UPDATE = (
     "UPDATE message SET owner = ?, due_at = ?, lease_until = ?, attempt = ?, tries = ?,"
-    " commands = ?, reason = ?, look_at = ?"
+    " commands = ?, reason = ?, not_before = ?, look_at = ?"
 )
 _UPDATE_STATE = ", state = ?, finished_at = ?, expires_at = ?"
 _LISTED = (
@@ -129,6 +134,13 @@ _PURGE_EARLY = (
     "DELETE FROM early WHERE number IN (SELECT number FROM early WHERE expires_at <= ? LIMIT ?)"
 )
 PURGED_AT_ONCE = 500
+
+
+def upgrade(connection: sqlite3.Connection) -> None:
+    """Before SCHEMA: adds to the tables of an older file what they have not."""
+    columns = {column for _, column, *_ in connection.execute("PRAGMA table_info(message)")}
+    if columns and "not_before" not in columns:
+        connection.execute("ALTER TABLE message ADD COLUMN not_before INTEGER NOT NULL DEFAULT 0")
 
 
 class Rows:
@@ -179,6 +191,7 @@ class Rows:
             row.tries,
             row.commands,
             row.reason,
+            row.not_before,
             row.look_at,
         )
         sql = _UPDATE
@@ -312,6 +325,7 @@ class Rows:
                 row.expires_at,
                 row.commands,
                 row.reason,
+                row.not_before,
                 row.look_at,
             ),
         )

@@ -36,6 +36,7 @@ class SqliteThread:
         unavailable: type[Unavailable],
         timeout_ms: int = 5000,
         max_waiting: int = 10_000,
+        upgrade: Work | None = None,
     ) -> None:
         self._unavailable = unavailable
         self._timeout_s = timeout_ms / 1000
@@ -50,7 +51,9 @@ class SqliteThread:
         except OSError as exc:
             raise unavailable(f"{path}: {exc.strerror}") from exc
         self._pool = ThreadPool(1)
-        opened: sqlite3.Connection | sqlite3.Error = self._pool.apply(_opened, (path, schema))
+        opened: sqlite3.Connection | sqlite3.Error = self._pool.apply(
+            _opened, (path, schema, upgrade)
+        )
         if isinstance(opened, sqlite3.Error):
             self._pool.kill()
             self._lock.close()
@@ -120,18 +123,20 @@ def _locked(path: Path) -> IO[str]:
     return file
 
 
-def _opened(path: Path, schema: str) -> sqlite3.Connection | sqlite3.Error:
+def _opened(path: Path, schema: str, upgrade: Work | None) -> sqlite3.Connection | sqlite3.Error:
     """The error as a value: gevent prints what is raised on its threads."""
     try:
-        return _open(path, schema)
+        return _open(path, schema, upgrade)
     except sqlite3.Error as exc:
         return exc
 
 
-def _open(path: Path, schema: str) -> sqlite3.Connection:
+def _open(path: Path, schema: str, upgrade: Work | None) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA busy_timeout = 2000")
     connection.execute("PRAGMA journal_mode = WAL")
+    if upgrade is not None:
+        upgrade(connection)
     connection.executescript(schema)
     return connection
 

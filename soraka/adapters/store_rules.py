@@ -7,7 +7,7 @@ and the simulation hold the two together.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from soraka.message import ID_AHEAD_MS, Command, CommandKind, State, id_time_ms
+from soraka.message import ID_AHEAD_MS, PARKED, Command, CommandKind, State, id_time_ms
 from soraka.ports import Claim, ClaimKind, Ended, Move, NewMessage, Outcome, Verdict
 
 REMEMBERED = 128
@@ -19,7 +19,8 @@ REASON_CHARS = 1000
 @dataclass(slots=True)
 class Row:
     """A record. `lease_until` is 0 when there is no lease; one that ran out stays until it is
-    given anew. `commands` is ' <command id>=<verdict>' for each, the oldest first.
+    given anew; `not_before` is 0 when it is not held back. `commands` is
+    ' <command id>=<verdict>' for each, the oldest first.
     """
 
     msg_id: str
@@ -36,10 +37,11 @@ class Row:
     expires_at: int = 0
     commands: str = ""
     reason: str = ""
+    not_before: int = 0
 
     @property
     def look_at(self) -> int:
-        return self.lease_until or self.due_at
+        return self.lease_until or max(self.due_at, self.not_before)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +60,10 @@ class Rules:
             return Claim(ClaimKind.GONE)
         if row.lease_until > now:
             return Claim(ClaimKind.BUSY, row.lease_until)
-        if row.due_at > now:
-            return Claim(ClaimKind.LATER, row.due_at)
-        row.lease_until = now + row.ttr_ms + self.lease_margin_ms
+        at = max(row.due_at, row.not_before)
+        if at > now:
+            return Claim(ClaimKind.LATER, at)
+        row.not_before, row.lease_until = 0, now + row.ttr_ms + self.lease_margin_ms
         row.attempt += 1
         row.tries += 1
         return Claim(ClaimKind.FIRE, row.lease_until, row.attempt, row.due_at, row.body, row.tries)
@@ -83,7 +86,7 @@ class Rules:
                 row.tries -= 1  # but not `attempt`, which is never given twice
                 row.lease_until = 0
                 if outcome.delay_ms:
-                    row.due_at = now + outcome.delay_ms
+                    row.not_before = now + outcome.delay_ms
         return True
 
     def command(self, row: Row, command: Command, now: int) -> Verdict:
@@ -99,11 +102,11 @@ class Rules:
             case CommandKind.CANCEL:
                 _finish(row, State.CANCELLED, now, self._retention(row))
             case CommandKind.ADD_TIME:
-                row.due_at = min(row.due_at + command.add_ms, LAST_MOMENT)
+                row.due_at, row.not_before = min(row.due_at + command.add_ms, LAST_MOMENT), 0
                 # A lease that ran out is given up: a late settle must not swallow the added time.
                 row.lease_until = 0
             case CommandKind.FIRE_NOW:
-                row.due_at, row.lease_until = min(row.due_at, now), 0
+                row.due_at, row.not_before, row.lease_until = min(row.due_at, now), 0, 0
             case CommandKind.REDRIVE:
                 _revive(row, now)
         return _remember(row, command.command_id, Verdict.APPLIED)
@@ -120,10 +123,13 @@ class Rules:
         return Verdict.EARLY if _has_room(waiting, command) else Verdict.NOT_FOUND
 
     def assign(self, row: Row | None, move: Move) -> int | None:
-        """The owner alone changes: a lease given up here would let two workers call at once."""
+        """The owner alone changes: a lease given up here would let two workers call at once.
+        But what is parked is not held back as well."""
         if row is None or row.state is not State.PENDING or row.owner != move.source:
             return None
         row.owner = move.target
+        if move.target.startswith(PARKED):
+            row.not_before = 0
         return row.look_at
 
     def _retention(self, row: Row) -> int:
@@ -144,6 +150,7 @@ def new_row(new: NewMessage) -> Row:
 
 def _finish(row: Row, state: State, now: int, retention_ms: int) -> None:
     row.state, row.lease_until, row.finished_at = state, 0, now
+    row.not_before = 0
     row.expires_at = now + retention_ms
 
 

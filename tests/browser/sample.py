@@ -266,11 +266,12 @@ class Sample:
 
     def _counts(self, minute: int, share: float) -> dict[str, int]:
         accepted, called = wave(minute, 21_000 * share), wave(minute, 20_400 * share, 0.4)
+        failed = wave(minute, 900 * share, 2)
         counts = {
             "accepted": accepted,
             "called": called,
-            "succeeded": called * 0.97,
-            "failed": wave(minute, 900 * share, 2),
+            "succeeded": called - failed,
+            "failed": failed,
             "dead": wave(minute, 14 * share),
             "cancelled": wave(minute, 2_600 * share, 1),
         }

@@ -37,6 +37,7 @@ from tests.contract.store_kit import (
     end,
     entry,
     fire,
+    fire_now,
     message,
     put,
     sqlite_store,
@@ -646,9 +647,52 @@ def test_released_with_a_delay_waits_for_it(store: FullStore, clock: TurnedClock
     claim = fire(store, m.msg_id)
     assert end(store, m.msg_id, claim.attempt, Ended.RELEASED, delay_ms=70)
     assert store.due(OWNER, 1 << 52, 9) == [DueId(clock.now + 70, m.msg_id)]
-    assert store.claim([m.msg_id])[0].kind is ClaimKind.LATER
+    assert store.claim([m.msg_id]) == [Claim(LATER, clock.now + 70)]
     clock.turn(70)
     assert fire(store, m.msg_id).tries == 1
+
+
+def held_back(store: FullStore, clock: TurnedClock, ms: int = 70) -> str:
+    m = message(clock.now - 30)
+    put(store, m)
+    assert end(store, m.msg_id, fire(store, m.msg_id).attempt, Ended.RELEASED, delay_ms=ms)
+    return m.msg_id
+
+
+def test_held_back_it_keeps_its_due_time(store: FullStore, clock: TurnedClock) -> None:
+    due_at = clock.now - 30
+    msg_id = held_back(store, clock)
+    (stored,) = store.get([msg_id])
+    assert stored is not None
+    assert (stored.due_at, stored.not_before) == (due_at, clock.now + 70)
+    clock.turn(70)
+    claim = fire(store, msg_id)
+    assert claim.due_at == due_at
+    (stored,) = store.get([msg_id])
+    assert stored is not None
+    assert (stored.due_at, stored.not_before) == (due_at, 0)
+    assert end(store, msg_id, claim.attempt, Ended.RETRY, delay_ms=5)
+    assert store.claim([msg_id]) == [Claim(LATER, clock.now + 5)]
+
+
+@pytest.mark.parametrize(("make", "at"), [(fire_now, -30), (lambda i: add_time(i, 40), 10)])
+def test_a_new_due_time_ends_being_held_back(
+    store: FullStore, clock: TurnedClock, make: Callable[[str], Command], at: int
+) -> None:
+    msg_id = held_back(store, clock)
+    assert store.command([make(msg_id)]) == [APPLIED]
+    assert store.due(OWNER, 1 << 52, 9) == [DueId(clock.now + at, msg_id)]
+    clock.turn(10)
+    assert fire(store, msg_id).due_at == clock.now - 10 + at
+
+
+def test_moved_it_is_still_held_back_but_not_parked(store: FullStore, clock: TurnedClock) -> None:
+    msg_id = held_back(store, clock)
+    assert store.assign([Move(msg_id, OWNER, OTHER)]) == [clock.now + 70]
+    assert store.claim([msg_id]) == [Claim(LATER, clock.now + 70)]
+    assert store.assign([Move(msg_id, OTHER, "~orders")]) == [clock.now - 30]
+    assert store.assign([Move(msg_id, "~orders", OWNER)]) == [clock.now - 30]
+    assert fire(store, msg_id).due_at == clock.now - 30
 
 
 def test_a_settle_after_the_lease_ran_out_counts_while_nobody_claimed(

@@ -1,11 +1,11 @@
 """What soraka/ports.py says of StoreArchive, on SQLite and in each mode of Redis."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from soraka.message import DAY_MS, Attempt, Message, State, Stored, parked_owner
+from soraka.message import DAY_MS, Attempt, Command, Message, State, Stored, parked_owner
 from soraka.ports import (
     HISTORY_LENGTH,
     STATS_MS,
@@ -13,6 +13,7 @@ from soraka.ports import (
     DueId,
     Ended,
     FullStore,
+    Move,
     NewMessage,
     Query,
     Sample,
@@ -28,6 +29,7 @@ from tests.contract.store_kit import (
     cancel,
     end,
     fire,
+    fire_now,
     message,
     put,
     redrive,
@@ -376,6 +378,67 @@ def test_backlog_counts_those_whose_time_has_come(store: FullStore, clock: Turne
     assert store.backlog(clock.now - 200) == Backlog(0, None, 0)
     fire(store, messages[4].msg_id)  # its lease runs
     assert store.backlog(clock.now) == Backlog(5, clock.now - 100, 0)
+
+
+def hold_back(store: FullStore, m: Message, ms: int = 70) -> None:
+    put(store, m)
+    finish(store, m, Ended.RELEASED, delay_ms=ms)
+
+
+def test_backlog_counts_those_held_back_once(store: FullStore, clock: TurnedClock) -> None:
+    first, second = message(clock.now - 50), message(clock.now - 30)
+    put(store, message(clock.now - 10), message(clock.now + 500))
+    hold_back(store, first)
+    hold_back(store, second, 200)
+    assert store.backlog(clock.now) == Backlog(3, clock.now - 50, 0)
+    assert store.backlog(clock.now - 100) == Backlog(0, None, 0)
+    clock.turn(70)  # the first may go on, and nobody has claimed it
+    assert store.backlog(clock.now) == Backlog(3, clock.now - 120, 0)
+    finish(store, first, Ended.RELEASED, delay_ms=70)
+    assert store.backlog(clock.now) == Backlog(3, clock.now - 120, 0)
+    store.assign([Move(first.msg_id, OWNER, OTHER)])
+    assert store.backlog(clock.now) == Backlog(3, clock.now - 120, 0)
+
+
+def claim_it(store: FullStore, clock: TurnedClock, msg_id: str) -> None:
+    clock.turn(70)
+    fire(store, msg_id)
+
+
+def park_it(store: FullStore, _: TurnedClock, msg_id: str) -> None:
+    store.assign([Move(msg_id, OWNER, parked_owner(TOPIC))])
+
+
+def _commanded(make: Callable[[str], Command]) -> Callable[[FullStore, TurnedClock, str], None]:
+    def change(store: FullStore, _: TurnedClock, msg_id: str) -> None:
+        store.command([make(msg_id)])
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "left", "parked"),
+    [
+        (claim_it, 0, 0),
+        (park_it, 0, 1),
+        (_commanded(cancel), 0, 0),
+        (_commanded(lambda i: add_time(i, 500)), 0, 0),
+        (_commanded(fire_now), 1, 0),
+    ],
+    ids=["claimed", "parked", "cancelled", "postponed", "fired now"],
+)
+def test_what_is_held_back_no_longer_is_not_counted_as_such(
+    store: FullStore,
+    clock: TurnedClock,
+    change: Callable[[FullStore, TurnedClock, str], None],
+    left: int,
+    parked: int,
+) -> None:
+    m = message(clock.now - 50)
+    hold_back(store, m)
+    assert store.backlog(clock.now) == Backlog(1, m.due_at, 0)
+    change(store, clock, m.msg_id)
+    assert store.backlog(clock.now) == Backlog(left, m.due_at if left else None, parked)
 
 
 def test_messages_of_paused_topics_are_counted_apart(store: FullStore, clock: TurnedClock) -> None:

@@ -16,7 +16,17 @@ import redis
 from soraka.adapters.redis_store import RedisStore
 from soraka.errors import Gap, StoreUnavailable
 from soraka.message import Command, Message, State
-from soraka.ports import DOOR_MS, ClaimKind, Ended, FullStore, Move, Outcome, Query
+from soraka.ports import (
+    DOOR_MS,
+    Backlog,
+    ClaimKind,
+    DueId,
+    Ended,
+    FullStore,
+    Move,
+    Outcome,
+    Query,
+)
 from tests.contract.store_kit import (
     OTHER,
     OWNER,
@@ -179,6 +189,21 @@ def test_sqlite_removes_what_is_past_its_retention(tmp_path: Path) -> None:
         assert store._query(counts) == [(0, 0)]
 
 
+def test_sqlite_goes_on_with_the_file_of_an_older_version(tmp_path: Path) -> None:
+    m = message(1)
+    with sqlite_store(tmp_path / "s.db") as store:
+        put(store, m)
+        for index in ("message_held", "message_held_due"):
+            store._query(f"DROP INDEX {index}")
+        store._query("ALTER TABLE message DROP COLUMN not_before")
+    for _ in range(2):
+        with sqlite_store(tmp_path / "s.db") as store:
+            (stored,) = store.get([m.msg_id])
+            assert stored is not None
+            assert (stored.message, stored.not_before) == (m, 0)
+            assert store.due(OWNER, 2, 9) == [DueId(1, m.msg_id)]
+
+
 def test_sqlite_clears_the_door(tmp_path: Path) -> None:
     with sqlite_store(tmp_path / "s.db") as store:
         m = message(store.now_ms())
@@ -238,8 +263,11 @@ def test_redis_leaves_nothing_behind(store: RedisStore, admin: "redis.Redis") ->
     store.command([cancel(m.msg_id) for m in messages[:10]])
     put(store, *messages)
     claims = store.claim([m.msg_id for m in messages])
-    outcomes = zip(messages, claims, strict=True)
-    store.settle([Outcome(m.msg_id, c.attempt, Ended.SUCCEEDED) for m, c in outcomes])
+    attempts = [(m.msg_id, c.attempt) for m, c in zip(messages, claims, strict=True)]
+    store.settle([Outcome(*attempt, Ended.RELEASED, 600_000) for attempt in attempts[20:]])
+    assert store.backlog(now).overdue == 20
+    store.settle([Outcome(*attempt, Ended.SUCCEEDED) for attempt in attempts[:20]])
+    store.command([cancel(msg_id) for msg_id, _ in attempts[20:]])
     assert store.owners() == set()
     kinds: set[bytes] = set()
     for key in admin.scan_iter():
@@ -274,6 +302,25 @@ def test_entries_that_a_cut_aof_has_left_are_put_right(
         put_right()
         held = {state: n for state, n in store.counts()[TOPIC].items() if n}
         assert held == {State.PENDING: 1, State.CANCELLED: 2}
+
+
+def test_held_back_is_what_the_record_says_whatever_a_cut_aof_has_left(
+    store: RedisStore, admin: "redis.Redis"
+) -> None:
+    now = store.now_ms()
+    held, waits, done = (message(now - i) for i in range(3))
+    put(store, held, waits, done)
+    (claim,) = store.claim([held.msg_id])
+    store.settle([Outcome(held.msg_id, claim.attempt, Ended.RELEASED, 600_000)])
+    store.command([cancel(done.msg_id)])
+    before = store.backlog(now)
+    assert before == Backlog(2, waits.due_at, 0)
+    for msg_id in (waits.msg_id, done.msg_id, *(f"expired {i}" for i in range(90))):
+        prefix = f"{{{crc32(msg_id.encode()) % 4}}}:"
+        admin.zadd(f"{prefix}hd", {msg_id: 1})
+        admin.zadd(f"{prefix}hb", {msg_id: now + 5000})
+    assert store.backlog(now) == before
+    assert sum(admin.zcard(key) for key in admin.scan_iter(match="*:h[bd]")) == 2
 
 
 def test_tidying_goes_on_where_it_ended(store: RedisStore, admin: "redis.Redis") -> None:

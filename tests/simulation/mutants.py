@@ -34,8 +34,18 @@ MUTATIONS = (
     ),
     Mutation(
         "not before it is due",
-        ("claim", "if r.due > now then", "if false then"),
-        ("rules", "if row.due_at > now:", "if False:"),
+        ("claim", "at = math.max(r.due, r.not_before)", "at = r.not_before"),
+        ("rules", "at = max(row.due_at, row.not_before)", "at = row.not_before"),
+    ),
+    Mutation(
+        "not before what it is held back to",
+        ("claim", "at = math.max(r.due, r.not_before)", "at = r.due"),
+        ("rules", "at = max(row.due_at, row.not_before)", "at = row.due_at"),
+    ),
+    Mutation(
+        "held back, it keeps its due time",
+        ("settle", "r.not_before = now + delay", "r.due = now + delay"),
+        ("rules", "row.not_before = now + outcome", "row.due_at = now + outcome"),
     ),
     Mutation(
         "gone when finished",
@@ -134,8 +144,25 @@ MUTATIONS = (
     ),
     Mutation(
         "fired now, it is due",
-        ("apply", "r.due, r.lease = math.min(r.due, now), 0", "r.lease = 0"),
-        ("rules", "row.due_at, row.lease_until = min(row.due_at, now), 0", "row.lease_until = 0"),
+        ("apply", "r.due, r.not_before, r.lease = math.min(r.due, now), 0, 0", "r.lease = 0"),
+        (
+            "rules",
+            "row.due_at, row.not_before, row.lease_until = min(row.due_at, now), 0, 0",
+            "row.lease_until = 0",
+        ),
+    ),
+    Mutation(
+        "fired now, it is not held back",
+        (
+            "apply",
+            "r.due, r.not_before, r.lease = math.min(r.due, now), 0, 0",
+            "r.due, r.lease = math.min(r.due, now), 0",
+        ),
+        (
+            "rules",
+            "row.due_at, row.not_before, row.lease_until = min(row.due_at, now), 0, 0",
+            "row.due_at, row.lease_until = min(row.due_at, now), 0",
+        ),
     ),
     Mutation(
         "only the dead are redriven",

@@ -16,8 +16,8 @@ class Life:
     """What is known of one message. Moments in virtual ms.
 
     `base` is the due time before added times: as submitted, or by the last retry. `fired_at` is
-    when someone first asked to fire it now. `redrives` are those that may have happened, `revived`
-    those that did.
+    when someone first asked to fire it now, `held_until` the end of being held back by the last
+    release. `redrives` are those that may have happened, `revived` those that did.
     """
 
     message: Message
@@ -33,6 +33,7 @@ class Life:
     calls: int = 0
     finished: Ended | None = None
     fired_at: int = 1 << 60
+    held_until: int = 0
     redrives: int = 0
     revived: int = 0
 
@@ -81,7 +82,8 @@ class Witness:
             life.added_at = now
 
     def fired(self, msg_id: str, due_at: int, now: int) -> None:
-        """`due_at` just after a fire now was applied for the first time."""
+        """`due_at`, or until when it is held back, just after a fire now was applied for the first
+        time."""
         _must(due_at <= now, f"{msg_id}: fired now, and due in {due_at - now} ms")
 
     def claimed(self, msg_id: str, claim: Claim, now: int) -> None:
@@ -91,7 +93,12 @@ class Witness:
         life.fired[claim.attempt] = now
         if life.finished is Ended.DEAD:
             self._revived(msg_id, claim)
-        _must(claim.due_at <= life.base + life.issued_ms, f"{msg_id}: a command applied twice")
+        _must(
+            claim.due_at <= life.base + life.issued_ms,
+            f"{msg_id}: a command applied twice, or a release moved it",
+        )
+        commanded = life.issued_ms > 0 or life.fired_at < 1 << 60 or life.redrives > 0
+        _must(commanded or now >= life.held_until, f"{msg_id}: claimed while it was held back")
 
     def _revived(self, msg_id: str, claim: Claim) -> None:
         life = self.lives[msg_id]
@@ -112,8 +119,8 @@ class Witness:
         life.busy_until = ends_at
         life.calls += 1
 
-    def settled(self, msg_id: str, attempt: int, ended: Ended, retry_at: int) -> None:
-        """The store took the outcome."""
+    def settled(self, msg_id: str, attempt: int, ended: Ended, next_at: int) -> None:
+        """The store took the outcome; `next_at` is now and its delay."""
         life = self.lives[msg_id]
         _must(life.finished is None, f"{msg_id}: finished twice")
         _must(not life.cancelled, f"{msg_id}: settled after a confirmed cancel")
@@ -122,8 +129,9 @@ class Witness:
         _must(life.fired[attempt] >= life.added_at, f"{msg_id}: an added time was swallowed")
         if ended is Ended.RELEASED:
             self.released += 1
+            life.held_until = next_at
         elif ended is Ended.RETRY:
-            life.base, life.confirmed_ms = retry_at, 0
+            life.base, life.confirmed_ms = next_at, 0
         else:
             life.finished = ended
             self.died += ended is Ended.DEAD

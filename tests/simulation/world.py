@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from soraka.errors import Gap
 from soraka.message import Command, CommandKind, Message, State
-from soraka.ports import Claim, ClaimKind, Ended, FullStore, Move, Outcome, Verdict
+from soraka.ports import Backlog, Claim, ClaimKind, Ended, FullStore, Move, Outcome, Verdict
 from tests.contract.store_kit import TOPIC, TTR, TurnedClock, entry, message, uuid7
 from tests.simulation.witness import BrokenPromise, Witness
 
@@ -114,6 +114,8 @@ class World:
         for owner in ["-", *(w.name for w in self.workers)]:
             if self.store.due(owner, FAR, 1):
                 raise BrokenPromise(f"the index of {owner} is not empty")
+        if self.store.backlog(self.clock.now) != Backlog(0, None, 0):
+            raise BrokenPromise("some are held back still")
 
     # ----------------------------------------------------------------- receive
 
@@ -196,7 +198,8 @@ class World:
             if fresh and (verdict, command.kind) == (Verdict.APPLIED, CommandKind.FIRE_NOW):
                 (stored,) = self.store.get([command.msg_id])
                 if stored is not None and repeats == 0:
-                    self.witness.fired(command.msg_id, stored.due_at, self.clock.now)
+                    due_at = max(stored.due_at, stored.not_before)
+                    self.witness.fired(command.msg_id, due_at, self.clock.now)
             yield self.chance.choice([0, 500, 4_000])
 
     # ----------------------------------------------------------------- center
@@ -288,13 +291,14 @@ class World:
         yield from self._pause()
         outcome = None
         if not worker.dead:
-            if self.clock.now + TTR <= claim.at:
+            if self.clock.now + TTR <= claim.at and self.chance.random() < 0.85:
                 takes = self.chance.randrange(TTR)
                 self.witness.called(msg_id, self.clock.now, self.clock.now + takes)
                 yield takes
                 outcome = self._judge(msg_id, claim)
             else:
-                outcome = Outcome(msg_id, claim.attempt, Ended.RELEASED)
+                delay = self.chance.choice([0, 0, 700, 3_000])
+                outcome = Outcome(msg_id, claim.attempt, Ended.RELEASED, delay)
         yield from self._pause()
         if outcome is not None and not worker.dead:
             self._settle(outcome)
@@ -317,8 +321,8 @@ class World:
     def _settle(self, outcome: Outcome) -> None:
         (taken,) = self.store.settle([outcome])
         if taken:
-            retry_at = self.clock.now + outcome.delay_ms
-            self.witness.settled(outcome.msg_id, outcome.attempt, outcome.ended, retry_at)
+            next_at = self.clock.now + outcome.delay_ms
+            self.witness.settled(outcome.msg_id, outcome.attempt, outcome.ended, next_at)
             if outcome.ended is Ended.DEAD and self.chance.random() < 0.7:
                 m = self.witness.lives[outcome.msg_id].message
                 for _ in range(self.chance.choice([1, 2])):

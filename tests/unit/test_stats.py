@@ -30,13 +30,16 @@ def test_an_attempt_is_counted_in_all_its_topic_and_its_worker() -> None:
     tally = Tally("a:1")
     tally.called("t", NOW + 1, Ended.SUCCEEDED, late_ms=3, callback_ms=10, flow_ms=13)
     tally.called("t", NOW + 2, Ended.RETRY, late_ms=70_000, callback_ms=1, flow_ms=70_001)
+    tally.called("t", NOW + 3, Ended.DEAD, late_ms=0, callback_ms=1, flow_ms=1)
     expected = {
-        "called": 2,
+        "called": 3,
         "succeeded": 1,
-        "failed": 1,
+        "failed": 2,
+        "dead": 1,
         "late_ms": 70_003,
-        "callback_ms": 11,
-        "flow_ms": 70_014,
+        "callback_ms": 12,
+        "flow_ms": 70_015,
+        "late_le_1": 1,
         "late_le_5": 1,
         "late_le_inf": 1,
     }

@@ -119,6 +119,18 @@ def test_a_topic_is_called_at_its_rate_and_another_at_once(rig: Rig, server: Sin
     assert len(rig.released) < 2 * len(ids)
 
 
+def test_what_a_rate_holds_back_is_late_from_its_due_time_on(rig: Rig, server: Sink) -> None:
+    rig.loop(topic_rate=lambda _: 4.0)
+    msg_ids = rig.put(server.url, count=6)
+    eventually(lambda: any(rig.stored(msg_id).not_before for msg_id in msg_ids))
+    assert rig.real.backlog(rig.now()).oldest_due_at == rig.stored(msg_ids[0]).message.due_at
+    rig.all_end(msg_ids, State.SUCCEEDED)
+    assert Why.RATE in rig.released
+    due_at = str(rig.stored(msg_ids[0]).message.due_at)
+    assert {seen.headers["soraka-due-at"] for seen in server.seen} == {due_at}
+    assert max(late_ms for _, late_ms in rig.fired) >= 900
+
+
 def test_the_workers_that_may_hold_a_topic_share_its_rate() -> None:
     registry = LocalRegistry(path=None)
     rules = TopicRules(registry, "a:1")

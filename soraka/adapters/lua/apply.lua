@@ -31,13 +31,13 @@ function effects.cancel(r, _, now)
 end
 
 function effects.add_time(r, add_ms)
-  r.due = math.min(r.due + add_ms, LAST_MOMENT)
+  r.due, r.not_before = math.min(r.due + add_ms, LAST_MOMENT), 0
   -- A lease that ran out is given up: a late settle of it must not swallow the added time.
   r.lease = 0
 end
 
 function effects.fire_now(r, _, now)
-  r.due, r.lease = math.min(r.due, now), 0
+  r.due, r.not_before, r.lease = math.min(r.due, now), 0, 0
 end
 
 -- `attempt` goes on: none is given twice.

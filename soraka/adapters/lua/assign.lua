@@ -1,6 +1,7 @@
 -- ARGV: clock, then three for each move: message id, source, target.
 -- Returns when to look at each, -1 when it was not moved.
--- The owner alone changes: a lease given up here would let two workers call at once.
+-- The owner alone changes: a lease given up here would let two workers call at once. But what is
+-- parked is not held back as well.
 local function move(id, source, target)
   local r = load(id)
   if not r or r.state ~= PENDING or r.owner ~= source then
@@ -10,6 +11,7 @@ local function move(id, source, target)
   if source == target then return look_at(r) end
   unfold(r)
   r.owner = target
+  if string.sub(target, 1, 1) == PARKED then r.not_before = 0 end
   redis.call('SADD', PREFIX .. 'ow', target)
   index(r)
   save_whole(r)

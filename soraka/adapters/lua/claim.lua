@@ -17,8 +17,9 @@ local function claim(r)
     return GONE, ''
   end
   if r.lease > now then return BUSY, r.lease end
-  if r.due > now then return LATER, r.due end
-  r.lease = now + r.ttr + margin
+  local at = math.max(r.due, r.not_before)
+  if at > now then return LATER, at end
+  r.not_before, r.lease = 0, now + r.ttr + margin
   r.attempt, r.tries = r.attempt + 1, r.tries + 1
   save_head(r)
   index(r)

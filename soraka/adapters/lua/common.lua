@@ -9,6 +9,7 @@
 --   e:<id>     commands that came before their message
 --   ed         '<id> <command id>' of each of them -> when it is forgotten
 --   dead       dead letters by when they died
+--   hb, hd     messages held back, see `hold`: by when that ends, and by when they were due
 --   n          counters
 --   i:<topic>:<state>  messages; all scores are 0, so they are in the order of their ids
 --   tp         topics that have entries in `i`; in their order likewise
@@ -23,10 +24,11 @@
 -- So any first part of a script, run once more before what came later, must lose nothing.
 --
 -- HEAD is patched in place by claim and settle, and the history grows at the end, so that the AOF
--- grows by 59 bytes and an attempt and not by the body. redis_record.py has the same layout.
+-- grows by 67 bytes and an attempt and not by the body. redis_record.py has the same layout.
 local PREFIX = KEYS[1]
-local HEAD, HEAD_SIZE = '<BI8I8I4I4I8I8HI4I4I4I4', 59
+local HEAD, HEAD_SIZE = '<BI8I8I8I4I4I8I8HI4I4I4I4', 67
 local PENDING, SUCCEEDED, CANCELLED, DEAD = 0, 1, 2, 3
+local PARKED = '~' -- begins the owners of the messages of paused topics
 -- Verdicts kept per message, and commands kept at the door of an unknown one.
 local REMEMBERED = 128
 
@@ -37,8 +39,8 @@ local function clock()
 end
 
 local function head(r)
-  return struct.pack(HEAD, r.state, r.due, r.lease, r.attempt, r.tries, r.finished, r.ttr,
-    r.owner_size, r.topic_size, r.commands_size, r.reason_size, r.body_size)
+  return struct.pack(HEAD, r.state, r.due, r.not_before, r.lease, r.attempt, r.tries, r.finished,
+    r.ttr, r.owner_size, r.topic_size, r.commands_size, r.reason_size, r.body_size)
 end
 
 -- The record of a message, or nil. `commands`, `reason`, `body`, `history` only after unfold().
@@ -46,9 +48,10 @@ local function load(id)
   local raw = redis.call('GET', PREFIX .. 'm:' .. id)
   if not raw then return nil end
   local r = {id = id, raw = raw}
-  r.state, r.due, r.lease, r.attempt, r.tries, r.finished, r.ttr,
+  r.state, r.due, r.not_before, r.lease, r.attempt, r.tries, r.finished, r.ttr,
     r.owner_size, r.topic_size, r.commands_size, r.reason_size, r.body_size
     = struct.unpack(HEAD, raw)
+  r.was_held = r.not_before > 0
   local at = HEAD_SIZE + r.owner_size
   r.owner = string.sub(raw, HEAD_SIZE + 1, at)
   r.topic = string.sub(raw, at + 1, at + r.topic_size)
@@ -84,11 +87,29 @@ end
 
 local function look_at(r)
   if r.lease > 0 then return r.lease end
-  return r.due
+  return math.max(r.due, r.not_before)
+end
+
+local function release(id)
+  redis.call('ZREM', PREFIX .. 'hb', id)
+  redis.call('ZREM', PREFIX .. 'hd', id)
+end
+
+-- A message is held back from a release with a delay until it is claimed or its due time changes;
+-- its record has `not_before`. `hb` is the first to go and the last to come: what a cut AOF leaves
+-- is in `hd`, where `backlog.lua` puts it right.
+local function hold(r)
+  if r.not_before > 0 then
+    redis.call('ZADD', PREFIX .. 'hd', r.due, r.id)
+    redis.call('ZADD', PREFIX .. 'hb', r.not_before, r.id)
+  elseif r.was_held then
+    release(r.id)
+  end
 end
 
 local function index(r)
   redis.call('ZADD', PREFIX .. 'o:' .. r.owner, look_at(r), r.id)
+  hold(r)
 end
 
 local function unindex(r)
@@ -128,11 +149,12 @@ end
 
 -- The caller saves the record, then retires it.
 local function finish(r, state, now)
-  r.state, r.lease, r.finished = state, 0, now
+  r.state, r.not_before, r.lease, r.finished = state, 0, 0, now
 end
 
 local function retire(r, retention)
   redis.call('PEXPIRE', PREFIX .. 'm:' .. r.id, retention)
   relist(r, PENDING)
   unindex(r)
+  hold(r)
 end

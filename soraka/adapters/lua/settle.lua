@@ -31,7 +31,7 @@ end
 function ways.released(r, delay)
   r.tries = r.tries - 1 -- but not `attempt`, which is never given twice
   r.lease = 0
-  if delay > 0 then r.due = now + delay end
+  if delay > 0 then r.not_before = now + delay end
   count('attempts', -1)
 end
 
