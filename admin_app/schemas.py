@@ -17,7 +17,14 @@ from soraka.body import integer
 from soraka.errors import InvalidParams
 from soraka.fields import Flag, Int, KnownFields, Text, about
 from soraka.message import BALANCES, MAX_DELAY_MS, MAX_RETRIES, WEIGHTS, State
-from soraka.topics import MAX_BUSINESS, MAX_DISPATCHES, MAX_RATE, MAX_RETENTION_MS, MAX_WORKERS
+from soraka.topics import (
+    MAX_BUSINESS,
+    MAX_DISPATCHES,
+    MAX_RATE,
+    MAX_RETENTION_MS,
+    MAX_WORKERS,
+    check_name,
+)
 
 MS_MAX = 1 << 48
 _FLAGS = {"true": True, "false": False}
@@ -225,6 +232,8 @@ def chosen(got: Mapping[str, Any]) -> Filter:
     topics, topic = tuple(got.get("topics") or ()), got.get("topic_name")
     if topics and topic:
         raise InvalidParams("topic_name", "give topic_name or topics, not both")
+    if topic:
+        check_name(topic)
     return Filter(
         topics=(topic,) if topic else topics,
         states=states,

@@ -699,8 +699,8 @@ def test_seven_days_are_shown_by_hour(kit: Kit) -> None:
     assert {series["label"]: {*series["values"]} for series in lines["series"]} == {
         "accepted": {2},
         "called": {1},
-        "failed": {0},
-        "dead": {0},
+        "failed calls": {0},
+        "died": {0},
         "cancelled": {0},
     }
     (flow, alone) = admin.get("/charts/flow.json?minutes=10080").json["series"]
