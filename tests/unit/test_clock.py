@@ -69,7 +69,7 @@ def test_before_it_knows_the_store_there_is_no_skew() -> None:
 def test_a_slow_answer_moves_nothing() -> None:
     store = Store()
     clock = synced(store)
-    store.wait_s = 0.05  # after it has read its clock: by the middle it seems 25 ms behind
+    store.wait_s = 0.5  # after it has read its clock: by the middle it seems 250 ms behind
     assert clock.sync() == 0
 
 

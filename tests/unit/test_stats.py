@@ -48,7 +48,7 @@ def test_an_attempt_is_counted_in_all_its_topic_and_its_worker() -> None:
         ("topic:t", NOW): expected,
         ("hour:all", NOW - NOW % HOUR_MS): expected,
         ("hour:topic:t", NOW - NOW % HOUR_MS): expected,
-        ("workers", NOW - NOW % DAY_MS): {"a:1": 2},
+        ("workers", NOW - NOW % DAY_MS): {"a:1": 3},
     }
     assert tally.take() == []
 

@@ -16,6 +16,9 @@ from tests.unit.sinks import Sink, eventually, ok, sink
 from tests.unit.worker_kit import Rig, after, calls
 from worker.admission import Why
 
+# Measuring the code's coverage would take most of the time that is measured here.
+pytestmark = pytest.mark.no_cover
+
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:

@@ -38,6 +38,9 @@ from gevent import monkey; monkey.patch_all()
 import os
 from soraka.config import load
 from worker.main import run
+
+# Measuring the code's coverage would take most of the time that is measured here.
+pytestmark = pytest.mark.no_cover
 run(load(None, os.environ))
 """
 

@@ -15,6 +15,9 @@ from tests.unit.sinks import Sink, eventually, sink
 from tests.unit.worker_kit import Rig, after, calls, late_ms
 from worker.admission import Why
 
+# Measuring the code's coverage would take most of the time that is measured here.
+pytestmark = pytest.mark.no_cover
+
 SPACING_MS = 10
 """Between messages to the healthy host."""
 BURST_MS = 1000

@@ -29,6 +29,9 @@ from worker.loop import Loop
 from worker.rpc import Handler
 from worker.settle import Settling
 
+# Measuring the code's coverage would take most of the time that is measured here.
+pytestmark = pytest.mark.no_cover
+
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:

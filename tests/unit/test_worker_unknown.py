@@ -18,6 +18,9 @@ from worker.again import shard_of
 from worker.callback import Caller
 from worker.loop import Loop
 
+# Measuring the code's coverage would take most of the time that is measured here.
+pytestmark = pytest.mark.no_cover
+
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
