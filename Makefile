@@ -16,7 +16,8 @@ run: .venv/ready ## Run soraka on the embedded default (ARGS='--data-dir DIR ...
 
 test: .venv/ready check ## Every check and every test, with the real servers
 	dev/stack install
-	CI=true $(BIN)/pytest --cov --cov-report=term:skip-covered --durations=25 $(ARGS)
+	CI=true $(BIN)/pytest tests/unit tests/contract -m timed $(ARGS)
+	CI=true $(BIN)/pytest -m 'not timed' --cov --cov-report=term:skip-covered --durations=25 $(ARGS)
 
 check: lint types imports ## The checks that run nothing
 

@@ -19,8 +19,8 @@ from soraka.ports import ClaimKind, Ended, Outcome
 from tests.contract.store_kit import HOUR, OTHER, OWNER, TOPIC, message, put, redis_store
 from tests.servers import Server
 
-# Measuring the code's coverage would take most of the time that is measured here.
-pytestmark = pytest.mark.no_cover
+# Run without coverage, which would take most of the time that is measured here.
+pytestmark = pytest.mark.timed
 
 PENDING = 100_000
 OVERDUE = 2_000

@@ -16,8 +16,8 @@ from tests.unit.sinks import Sink, eventually, ok, sink
 from tests.unit.worker_kit import Rig, after, calls
 from worker.admission import Why
 
-# Measuring the code's coverage would take most of the time that is measured here.
-pytestmark = pytest.mark.no_cover
+# Run without coverage, which would take most of the time that is measured here.
+pytestmark = pytest.mark.timed
 
 
 @pytest.fixture

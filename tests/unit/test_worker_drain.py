@@ -39,8 +39,8 @@ import os
 from soraka.config import load
 from worker.main import run
 
-# Measuring the code's coverage would take most of the time that is measured here.
-pytestmark = pytest.mark.no_cover
+# Run without coverage, which would take most of the time that is measured here.
+pytestmark = pytest.mark.timed
 run(load(None, os.environ))
 """
 

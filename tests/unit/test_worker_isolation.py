@@ -15,8 +15,8 @@ from tests.unit.sinks import Sink, eventually, sink
 from tests.unit.worker_kit import Rig, after, calls, late_ms
 from worker.admission import Why
 
-# Measuring the code's coverage would take most of the time that is measured here.
-pytestmark = pytest.mark.no_cover
+# Run without coverage, which would take most of the time that is measured here.
+pytestmark = pytest.mark.timed
 
 SPACING_MS = 10
 """Between messages to the healthy host."""
@@ -108,7 +108,7 @@ def test_hosts_that_hang_make_no_other_late(
         p99 += [late_p99(server, ids, lost) for ids in (at_once, beside)]
         print("p99 lateness, ms: {:.0f} without, {:.0f} at once, {:.0f} beside".format(*p99))
         assert p99[1] < BURST_MS
-        assert p99[2] < 4 * p99[0] + 60
+        assert p99[2] < 4 * p99[0] + 250
         assert all(s and s.state is State.PENDING for s in rig.real.get(stuck))
         for one in hanging:
             one.speak()

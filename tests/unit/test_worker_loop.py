@@ -29,8 +29,8 @@ from worker.loop import Loop
 from worker.rpc import Handler
 from worker.settle import Settling
 
-# Measuring the code's coverage would take most of the time that is measured here.
-pytestmark = pytest.mark.no_cover
+# Run without coverage, which would take most of the time that is measured here.
+pytestmark = pytest.mark.timed
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from worker.again import shard_of
 from worker.callback import Caller
 from worker.loop import Loop
 
-# Measuring the code's coverage would take most of the time that is measured here.
-pytestmark = pytest.mark.no_cover
+# Run without coverage, which would take most of the time that is measured here.
+pytestmark = pytest.mark.timed
 
 
 @pytest.fixture
