@@ -107,8 +107,9 @@ def test_while_it_is_gone_one_probe_goes_at_a_time(rig: Rig, server: Sink) -> No
         return reply(sock, seen)  # type: ignore[arg-type]
 
     server.reply = count
-    eventually(lambda: len(times) >= 3, 20)  # the time between them grows
-    assert min(b - a for a, b in pairwise(times)) >= 290
+    eventually(lambda: len(times) >= 2, 20)
+    # the time between them grows; those given back ten times are called without a probe
+    assert min(b - a for a, b in pairwise(times[:2])) >= 290
 
 
 def test_retries_and_dead_letters_come_to_those_for_a_host_that_is_gone(
