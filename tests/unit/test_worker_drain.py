@@ -31,6 +31,9 @@ from tests.unit.worker_kit import after, calls
 from worker.leave import QUIET_S, handed_over
 from worker.main import Worker
 
+# Run without coverage, which would take most of the time that is measured here.
+pytestmark = pytest.mark.timed
+
 R = TypeVar("R", Worker, Center)
 HOUR_MS = 3_600_000
 WORKER = """
@@ -38,9 +41,6 @@ from gevent import monkey; monkey.patch_all()
 import os
 from soraka.config import load
 from worker.main import run
-
-# Run without coverage, which would take most of the time that is measured here.
-pytestmark = pytest.mark.timed
 run(load(None, os.environ))
 """
 
