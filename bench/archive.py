@@ -25,7 +25,7 @@ from gevent.pool import Pool  # noqa: E402
 from bench.store import PARAMS, SETTINGS, URL  # noqa: E402
 from soraka.adapters.redis_store import RedisStore  # noqa: E402
 from soraka.message import DAY_MS, Callback, Command, CommandKind, Message, State  # noqa: E402
-from soraka.ports import Ended, NewMessage, Outcome, Query, Sample  # noqa: E402
+from soraka.ports import Ended, Lease, NewMessage, Outcome, Query, Sample  # noqa: E402
 from soraka.wire import encode  # noqa: E402
 
 TOPICS = [f"topic-{i}" for i in range(100)]
@@ -106,17 +106,17 @@ class Filler:
         )
         claims = self._store.claim([m.msg_id for m in called])
         self._store.settle(
-            [self._outcome(m, claim.attempt) for m, claim in zip(called, claims, strict=True)]
+            [self._outcome(m, claim.lease) for m, claim in zip(called, claims, strict=True)]
         )
 
-    def _outcome(self, m: Message, attempt: int) -> Outcome:
+    def _outcome(self, m: Message, lease: Lease) -> Outcome:
         dies = self._chance.random() < 1 / 8
         if m.topic == TOPICS[0] and dies:
             self._rare -= 1
             dies = self._rare >= 0
         return Outcome(
             m.msg_id,
-            attempt,
+            lease,
             Ended.DEAD if dies else Ended.SUCCEEDED,
             reason="HTTP 500" if dies else "",
             started_at=self._now,

@@ -94,7 +94,7 @@ class Bench:
     def _settle(self, ids: Sequence[str]) -> None:
         for at in _steps(len(ids), self._batch):
             self._store.settle(
-                [Outcome(ids[i], self._claims[ids[i]].attempt, Ended.SUCCEEDED) for i in at]
+                [Outcome(ids[i], self._claims[ids[i]].lease, Ended.SUCCEEDED) for i in at]
             )
 
 

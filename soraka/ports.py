@@ -167,13 +167,21 @@ class ClaimKind(StrEnum):
     UNKNOWN = "unknown"
 
 
+class Lease(NamedTuple):
+    """Names a lease: its number, and its end. A store that lost its last moments gives the number
+    again, but not with the same end."""
+
+    attempt: int
+    until: int
+
+
 class Claim(NamedTuple):
     """Answer to a claim.
 
-    FIRE: call it now; `at` is the end of the lease, `attempt` names this lease in the Outcome
-    and is never given twice, `due_at` is the due time of this attempt, `body` the encoded
-    message. `tries` counts the attempts from 1, released ones left out: it is what a retry
-    schedule goes by and what the callback is told.
+    FIRE: call it now; `at` is the end of the lease, `attempt` its number, `due_at` is the due time
+    of this attempt, `body` the encoded message. `tries` counts the attempts from 1, released ones
+    left out: it is what a retry schedule goes by and what the callback is told. `releases` is how
+    often it was RELEASED, since it was redriven last.
     LATER: not due, or held back; `at` is when it may be claimed. BUSY: another lease runs; `at`
     is its end. GONE: finished, or no such message. UNKNOWN: the shard it lives in did not answer,
     or has restarted and no one has vouched for it yet; ask again. In these four the rest is empty.
@@ -185,6 +193,12 @@ class Claim(NamedTuple):
     due_at: int = 0
     body: bytes = b""
     tries: int = 0
+    releases: int = 0
+
+    @property
+    def lease(self) -> Lease:
+        """Of FIRE."""
+        return Lease(self.attempt, self.at)
 
 
 class Ended(StrEnum):
@@ -207,7 +221,7 @@ class Outcome(NamedTuple):
     """
 
     msg_id: str
-    attempt: int
+    lease: Lease
     ended: Ended
     delay_ms: int = 0
     reason: str = ""

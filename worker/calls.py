@@ -98,7 +98,7 @@ class Calls:
             message.topic,
             ttr_ms=request.ttr_ms,
             wait_s=self._spare_ms(request, claim) * GATE_SHARE / 1000,
-            releases=claim.attempt - claim.tries,
+            releases=claim.releases,
         )
         if isinstance(ticket, Refusal):
             return self._released(message, claim, ticket)
@@ -176,7 +176,7 @@ class Calls:
         self._on_done(done)
         outcome = Outcome(
             msg_id,
-            claim.attempt,
+            claim.lease,
             done.ended,
             delay_ms,
             done.reason,

@@ -37,7 +37,7 @@ def command_args(c: Command) -> tuple[Arg, ...]:
 
 def outcome_args(o: Outcome) -> tuple[Arg, ...]:
     reason = o.reason[:REASON_CHARS]
-    return (o.msg_id, o.attempt, o.ended.value, o.delay_ms, reason, note_of(o))
+    return (o.msg_id, *o.lease, o.ended.value, o.delay_ms, reason, note_of(o))
 
 
 def pairs(reply: Sequence[Any]) -> Iterable[tuple[Any, Any]]:

@@ -7,9 +7,9 @@ from soraka.message import Attempt, State, Stored
 from soraka.ports import Claim, ClaimKind, NewMessage
 from soraka.wire import decode_message
 
-# state, due_at, not_before, lease_until, attempt, tries, finished_at, ttr_ms, and the sizes of what
-# follows: owner, topic, commands, reason, body; the history is the rest
-HEAD = struct.Struct("<BQQQIIQQHIIII")
+# state, due_at, not_before, lease_until, attempt, tries, releases, finished_at, ttr_ms, and the
+# sizes of what follows: owner, topic, commands, reason, body; the history is the rest
+HEAD = struct.Struct("<BQQQIIHQQHIIII")
 STATES = (State.PENDING, State.SUCCEEDED, State.CANCELLED, State.DEAD)
 _KINDS = (ClaimKind.GONE, ClaimKind.LATER, ClaimKind.BUSY)
 _FIRE = 3
@@ -21,7 +21,7 @@ def new_record(new: NewMessage) -> bytes:
     message = new.message
     owner, topic = new.owner.encode(), message.topic.encode()
     sizes = (len(owner), len(topic), 0, 0, len(new.body))
-    head = HEAD.pack(0, message.due_at, 0, 0, 0, 0, 0, message.ttr_ms, *sizes)
+    head = HEAD.pack(0, message.due_at, 0, 0, 0, 0, 0, 0, message.ttr_ms, *sizes)
     return b"".join((head, owner, topic, new.body))
 
 
@@ -34,7 +34,7 @@ def claim_of(kind: int, rest: int | bytes) -> Claim:
 
 def stored_of(raw: bytes) -> Stored:
     """Source: the value of a record's key. Raises DecodeError."""
-    state, due, not_before, lease, _, tries, finished, *_ = HEAD.unpack_from(raw)
+    state, due, not_before, lease, _, tries, _, finished, *_ = HEAD.unpack_from(raw)
     owner, _, _, reason, body, _ = _parts(raw)
     return Stored(
         message=decode_message(body),
@@ -59,8 +59,8 @@ def history_in(raw: bytes) -> list[Attempt]:
 
 
 def _fire(raw: bytes) -> Claim:
-    _, due, _, lease, attempt, tries, *_ = HEAD.unpack_from(raw)
-    return Claim(ClaimKind.FIRE, lease, attempt, due, _parts(raw)[4], tries)
+    _, due, _, lease, attempt, tries, releases, *_ = HEAD.unpack_from(raw)
+    return Claim(ClaimKind.FIRE, lease, attempt, due, _parts(raw)[4], tries, releases)
 
 
 def _parts(raw: bytes) -> tuple[bytes, ...]:

@@ -30,7 +30,8 @@ CREATE TABLE IF NOT EXISTS message (
     commands TEXT NOT NULL,
     reason TEXT NOT NULL,
     look_at INTEGER NOT NULL,
-    not_before INTEGER NOT NULL DEFAULT 0
+    not_before INTEGER NOT NULL DEFAULT 0,
+    releases INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS message_due ON message (owner, look_at, msg_id)
     WHERE state = 'pending';
@@ -103,14 +104,14 @@ SCAN = "SELECT msg_id, look_at, owner, state FROM message WHERE msg_id > ? ORDER
 # in the order of the fields of store_rules.Row
 _COLUMNS = (
     "msg_id, topic, owner, ttr_ms, due_at, body, state, lease_until, attempt, tries,"
-    " finished_at, expires_at, commands, reason, not_before"
+    " finished_at, expires_at, commands, reason, not_before, releases"
 )
 _LOAD = f"SELECT {_COLUMNS} FROM message WHERE msg_id = ? AND expires_at NOT BETWEEN 1 AND ?"  # noqa: S608
-_INSERT = f"INSERT INTO message ({_COLUMNS}, look_at) VALUES ({', '.join('?' * 16)})"  # noqa: S608
+_INSERT = f"INSERT INTO message ({_COLUMNS}, look_at) VALUES ({', '.join('?' * 17)})"  # noqa: S608
 # Two, since an index costs whenever one of its columns is named.
 _UPDATE = (
     "UPDATE message SET owner = ?, due_at = ?, lease_until = ?, attempt = ?, tries = ?,"
-    " commands = ?, reason = ?, not_before = ?, look_at = ?"
+    " commands = ?, reason = ?, not_before = ?, releases = ?, look_at = ?"
 )
 _UPDATE_STATE = ", state = ?, finished_at = ?, expires_at = ?"
 _LISTED = (
@@ -139,8 +140,11 @@ PURGED_AT_ONCE = 500
 def upgrade(connection: sqlite3.Connection) -> None:
     """Before SCHEMA: adds to the tables of an older file what they have not."""
     columns = {column for _, column, *_ in connection.execute("PRAGMA table_info(message)")}
-    if columns and "not_before" not in columns:
-        connection.execute("ALTER TABLE message ADD COLUMN not_before INTEGER NOT NULL DEFAULT 0")
+    for column in ("not_before", "releases") if columns else ():
+        if column not in columns:
+            connection.execute(
+                f"ALTER TABLE message ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0"
+            )
 
 
 class Rows:
@@ -192,6 +196,7 @@ class Rows:
             row.commands,
             row.reason,
             row.not_before,
+            row.releases,
             row.look_at,
         )
         sql = _UPDATE
@@ -326,6 +331,7 @@ class Rows:
                 row.commands,
                 row.reason,
                 row.not_before,
+                row.releases,
                 row.look_at,
             ),
         )

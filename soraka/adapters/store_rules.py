@@ -38,6 +38,7 @@ class Row:
     commands: str = ""
     reason: str = ""
     not_before: int = 0
+    releases: int = 0
 
     @property
     def look_at(self) -> int:
@@ -66,13 +67,21 @@ class Rules:
         row.not_before, row.lease_until = 0, now + row.ttr_ms + self.lease_margin_ms
         row.attempt += 1
         row.tries += 1
-        return Claim(ClaimKind.FIRE, row.lease_until, row.attempt, row.due_at, row.body, row.tries)
+        return Claim(
+            ClaimKind.FIRE,
+            row.lease_until,
+            row.attempt,
+            row.due_at,
+            row.body,
+            row.tries,
+            row.releases,
+        )
 
     def settle(self, row: Row | None, outcome: Outcome, now: int) -> bool:
         """A lease given up (0) is over, one that ran out is not until it is given anew."""
         if row is None or row.state is not State.PENDING:
             return False
-        if row.lease_until == 0 or row.attempt != outcome.attempt:
+        if row.lease_until == 0 or outcome.lease != (row.attempt, row.lease_until):
             return False
         row.reason = outcome.reason[:REASON_CHARS]
         match outcome.ended:
@@ -84,6 +93,7 @@ class Rules:
                 row.due_at, row.lease_until = now + outcome.delay_ms, 0
             case Ended.RELEASED:
                 row.tries -= 1  # but not `attempt`, which is never given twice
+                row.releases += 1
                 row.lease_until = 0
                 if outcome.delay_ms:
                     row.not_before = now + outcome.delay_ms
@@ -156,7 +166,7 @@ def _finish(row: Row, state: State, now: int, retention_ms: int) -> None:
 
 def _revive(row: Row, now: int) -> None:
     """`attempt` goes on: none is given twice."""
-    row.state, row.due_at, row.tries = State.PENDING, now, 0
+    row.state, row.due_at, row.tries, row.releases = State.PENDING, now, 0, 0
     row.finished_at = row.expires_at = 0
 
 

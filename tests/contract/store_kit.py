@@ -20,6 +20,7 @@ from soraka.ports import (
     Ended,
     Entry,
     FullStore,
+    Lease,
     NewCommand,
     NewMessage,
     Outcome,
@@ -135,8 +136,8 @@ def fire(store: FullStore, msg_id: str) -> Claim:
     return claim
 
 
-def end(store: FullStore, msg_id: str, attempt: int, ended: Ended, **other: Any) -> bool:
-    (settled,) = store.settle([Outcome(msg_id, attempt, ended, **other)])
+def end(store: FullStore, msg_id: str, lease: Lease, ended: Ended, **other: Any) -> bool:
+    (settled,) = store.settle([Outcome(msg_id, lease, ended, **other)])
     return settled
 
 

@@ -88,7 +88,7 @@ def test_a_claim_given_back_and_parked_counts_no_attempt_and_keeps_its_time(
     put(store, *found)
     ids = [m.msg_id for m in found]
     outcomes = [
-        Outcome(msg_id, claim.attempt, Ended.RELEASED)
+        Outcome(msg_id, claim.lease, Ended.RELEASED)
         for msg_id, claim in zip(ids, store.claim(ids), strict=True)
     ]
     assert store.settle(outcomes) == [True] * 30

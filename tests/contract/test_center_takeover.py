@@ -78,7 +78,7 @@ class Caller:
             claims = self._store.claim(batch)
             assert {claim.kind for claim in claims} == {ClaimKind.FIRE}
             outcomes = [
-                Outcome(msg_id, claim.attempt, Ended.SUCCEEDED)
+                Outcome(msg_id, claim.lease, Ended.SUCCEEDED)
                 for msg_id, claim in zip(batch, claims, strict=True)
             ]
             self.ended += sum(self._store.settle(outcomes))

@@ -188,8 +188,10 @@ def test_a_master_that_is_to_be_a_replica_is_left(
     wait_for(lambda: has_restarted(watched), 30)
     assert old.role() == "master", "it had to be left: nothing is shown"
     watched.vouch(watched.restarts())
-    assert kinds(watched.claim(ids)) == {FIRE}
-    assert watched.settle([Outcome(i, 1, Ended.SUCCEEDED) for i in ids]) == [True] * len(ids)
+    claims = watched.claim(ids)
+    assert kinds(claims) == {FIRE}
+    outcomes = [Outcome(i, c.lease, Ended.SUCCEEDED) for i, c in zip(ids, claims, strict=True)]
+    assert watched.settle(outcomes) == [True] * len(ids)
 
 
 # --------------------------------------------------------------------------- a cluster
@@ -203,10 +205,12 @@ def test_a_master_away_takes_only_its_shards_along(
     shards = {shard for shard in range(SHARDS) if cluster.holder(shard) is away}
     assert 0 < len(shards) < SHARDS
     away.kill()
-    for msg_id, claim in zip(ids, spread.claim(ids), strict=True):
+    claims = dict(zip(ids, spread.claim(ids), strict=True))
+    for msg_id, claim in claims.items():
         assert claim.kind is (UNKNOWN if shard_of(msg_id) in shards else FIRE)
     others = [i for i in ids if shard_of(i) not in shards]
-    assert spread.settle([Outcome(i, 1, Ended.RETRY, FAR) for i in others]) == [True] * len(others)
+    outcomes = [Outcome(i, claims[i].lease, Ended.RETRY, FAR) for i in others]
+    assert spread.settle(outcomes) == [True] * len(others)
     assert {d.msg_id for d in spread.due(OWNER, 1 << 52, 1000)} == set(others)
     assert spread.owners() == {OWNER}
     assert not answers(spread), "that needs all shards"
@@ -326,10 +330,10 @@ class Rounds:
         found = [due.msg_id for due in self._store.due(OWNER, 1 << 52, 50)]
         claims = self._store.claim(found)
         self.met += UNKNOWN in kinds(claims)
-        mine = [i for i, claim in zip(found, claims, strict=True) if claim.kind is FIRE]
+        mine = {i: claim for i, claim in zip(found, claims, strict=True) if claim.kind is FIRE}
         self._fired.update(mine)
-        for msg_id in mine:
-            outcomes = [Outcome(msg_id, 1, Ended.SUCCEEDED)]
+        for msg_id, claim in mine.items():
+            outcomes = [Outcome(msg_id, claim.lease, Ended.SUCCEEDED)]
             while not self._goes(partial(self._store.settle, outcomes)):
                 gevent.sleep(0.02)
             self._ended.add(msg_id)
@@ -359,8 +363,10 @@ def test_full_it_takes_no_new_messages_but_serves_those_it_has(group: RedisGroup
             assert store.positions("p") == positions
             assert store.assign([Move(i, OWNER, OTHER) for i in ids]).count(None) == 0
             assert store.command([cancel(ids[0]), add_time(ids[1], FAR)]) == ["applied", "applied"]
-            assert kinds(store.claim(ids[2:])) == {FIRE}
-            assert all(store.settle([Outcome(i, 1, Ended.SUCCEEDED) for i in ids[2:]]))
+            claims = dict(zip(ids[2:], store.claim(ids[2:]), strict=True))
+            assert kinds(claims.values()) == {FIRE}
+            ended = [Outcome(i, c.lease, Ended.SUCCEEDED) for i, c in claims.items()]
+            assert all(store.settle(ended))
             assert {d.msg_id for d in store.due(OTHER, 1 << 52, 100)} == {ids[1]}
         finally:
             for master in masters:

@@ -17,6 +17,7 @@ from soraka.ports import (
     DueId,
     Ended,
     FullStore,
+    Lease,
     Move,
     NewMessage,
     Outcome,
@@ -199,7 +200,7 @@ def test_a_message_known_and_claimed_is_not_due_anew(store: FullStore, clock: Tu
     claim = fire(store, m.msg_id)
     put(store, m)
     assert store.due(OWNER, 1 << 52, 9) == [DueId(claim.at, m.msg_id)]
-    end(store, m.msg_id, claim.attempt, Ended.SUCCEEDED)
+    end(store, m.msg_id, claim.lease, Ended.SUCCEEDED)
     put(store, m)
     assert state(store, m.msg_id) is State.SUCCEEDED
     assert ids(store) == []
@@ -278,7 +279,7 @@ def test_too_late_while_a_lease_runs_and_that_is_remembered(
     claim = fire(store, m.msg_id)
     command = make(m.msg_id)
     assert store.command([command]) == [TOO_LATE]
-    assert end(store, m.msg_id, claim.attempt, Ended.RETRY, delay_ms=100)
+    assert end(store, m.msg_id, claim.lease, Ended.RETRY, delay_ms=100)
     put(store, command)
     assert store.command([command]) == [TOO_LATE]
     assert state(store, m.msg_id) is State.PENDING
@@ -293,7 +294,7 @@ def test_a_logged_command_is_too_late_while_a_lease_runs(
     claim = fire(store, m.msg_id)
     command = cancel(m.msg_id)
     put(store, command)
-    end(store, m.msg_id, claim.attempt, Ended.RETRY)
+    end(store, m.msg_id, claim.lease, Ended.RETRY)
     assert store.command([command]) == [TOO_LATE]
     assert state(store, m.msg_id) is State.PENDING
 
@@ -302,7 +303,7 @@ def test_a_logged_command_is_too_late_while_a_lease_runs(
 def test_too_late_when_finished(store: FullStore, clock: TurnedClock, ended: Ended) -> None:
     m = message(clock.now)
     put(store, m)
-    end(store, m.msg_id, fire(store, m.msg_id).attempt, ended)
+    end(store, m.msg_id, fire(store, m.msg_id).lease, ended)
     assert store.command([cancel(m.msg_id), add_time(m.msg_id, 5)]) == [TOO_LATE, TOO_LATE]
     assert state(store, m.msg_id).value == ended.value
 
@@ -319,7 +320,7 @@ def test_cancel_after_the_lease_ran_out(store: FullStore, clock: TurnedClock) ->
     claim = fire(store, m.msg_id)
     clock.turn(LEASE)
     assert store.command([cancel(m.msg_id)]) == [APPLIED]
-    assert not end(store, m.msg_id, claim.attempt, Ended.SUCCEEDED)
+    assert not end(store, m.msg_id, claim.lease, Ended.SUCCEEDED)
     assert state(store, m.msg_id) is State.CANCELLED
 
 
@@ -333,7 +334,7 @@ def test_time_added_after_the_lease_ran_out_is_not_swallowed(
     assert store.command([add_time(m.msg_id, HOUR)]) == [APPLIED]
     assert store.due(OWNER, 1 << 52, 9) == [DueId(m.due_at + HOUR, m.msg_id)]
     for ended in Ended:
-        assert not end(store, m.msg_id, claim.attempt, ended)
+        assert not end(store, m.msg_id, claim.lease, ended)
     assert store.claim([m.msg_id]) == [Claim(LATER, m.due_at + HOUR)]
     clock.turn(HOUR)
     assert fire(store, m.msg_id).attempt > claim.attempt
@@ -558,8 +559,8 @@ def test_a_lease_that_ran_out_is_given_anew(store: FullStore, clock: TurnedClock
     assert second.at == clock.now + LEASE
     assert (second.attempt != first.attempt, second.tries) == (True, 2)
     assert second.due_at == m.due_at
-    assert not end(store, m.msg_id, first.attempt, Ended.SUCCEEDED)
-    assert end(store, m.msg_id, second.attempt, Ended.SUCCEEDED)
+    assert not end(store, m.msg_id, first.lease, Ended.SUCCEEDED)
+    assert end(store, m.msg_id, second.lease, Ended.SUCCEEDED)
 
 
 def test_the_index_shows_the_end_of_a_lease(store: FullStore, clock: TurnedClock) -> None:
@@ -579,7 +580,7 @@ def test_settle_finishes(store: FullStore, clock: TurnedClock, ended: Ended) -> 
     put(store, m)
     claim = fire(store, m.msg_id)
     clock.turn(5)
-    assert end(store, m.msg_id, claim.attempt, ended, reason="sé")
+    assert end(store, m.msg_id, claim.lease, ended, reason="sé")
     (stored,) = store.get([m.msg_id])
     assert stored is not None
     assert (stored.state.value, stored.finished_at) == (ended.value, clock.now)
@@ -588,7 +589,7 @@ def test_settle_finishes(store: FullStore, clock: TurnedClock, ended: Ended) -> 
     assert kinds(store.claim([m.msg_id])) == [GONE]
     assert ids(store) == []
     for again in Ended:
-        assert not end(store, m.msg_id, claim.attempt, again)
+        assert not end(store, m.msg_id, claim.lease, again)
     assert state(store, m.msg_id).value == ended.value
 
 
@@ -597,7 +598,7 @@ def test_retry_waits_its_delay_from_now(store: FullStore, clock: TurnedClock) ->
     put(store, m)
     claim = fire(store, m.msg_id)
     clock.turn(5)
-    assert end(store, m.msg_id, claim.attempt, Ended.RETRY, delay_ms=100, reason="HTTP 500")
+    assert end(store, m.msg_id, claim.lease, Ended.RETRY, delay_ms=100, reason="HTTP 500")
     (stored,) = store.get([m.msg_id])
     assert stored is not None
     assert (stored.state, stored.due_at) == (State.PENDING, clock.now + 100)
@@ -607,17 +608,17 @@ def test_retry_waits_its_delay_from_now(store: FullStore, clock: TurnedClock) ->
     clock.turn(100)
     second = fire(store, m.msg_id)
     assert (second.due_at, second.tries, second.body) == (clock.now, 2, encode(m))
-    assert end(store, m.msg_id, second.attempt, Ended.SUCCEEDED)
+    assert end(store, m.msg_id, second.lease, Ended.SUCCEEDED)
 
 
 def test_a_settle_repeated_changes_nothing(store: FullStore, clock: TurnedClock) -> None:
     m = message(clock.now)
     put(store, m)
     claim = fire(store, m.msg_id)
-    assert end(store, m.msg_id, claim.attempt, Ended.RETRY, delay_ms=100)
+    assert end(store, m.msg_id, claim.lease, Ended.RETRY, delay_ms=100)
     clock.turn(50)
-    assert not end(store, m.msg_id, claim.attempt, Ended.RETRY, delay_ms=100)
-    assert not end(store, m.msg_id, claim.attempt, Ended.SUCCEEDED)
+    assert not end(store, m.msg_id, claim.lease, Ended.RETRY, delay_ms=100)
+    assert not end(store, m.msg_id, claim.lease, Ended.SUCCEEDED)
     assert store.due(OWNER, 1 << 52, 9) == [DueId(clock.now + 50, m.msg_id)]
 
 
@@ -628,24 +629,48 @@ def test_released_is_pending_at_once_and_does_not_count(
     put(store, m)
     first = fire(store, m.msg_id)
     clock.turn(5)
-    assert end(store, m.msg_id, first.attempt, Ended.RELEASED)
+    assert end(store, m.msg_id, first.lease, Ended.RELEASED)
     assert store.due(OWNER, 1 << 52, 9) == [DueId(m.due_at, m.msg_id)]
     assert store.totals().attempts == 0
     second = fire(store, m.msg_id)
     assert (second.tries, second.due_at) == (1, m.due_at)
     assert second.attempt != first.attempt
-    assert not end(store, m.msg_id, first.attempt, Ended.SUCCEEDED)
-    assert end(store, m.msg_id, second.attempt, Ended.SUCCEEDED)
+    assert not end(store, m.msg_id, first.lease, Ended.SUCCEEDED)
+    assert end(store, m.msg_id, second.lease, Ended.SUCCEEDED)
     (stored,) = store.get([m.msg_id])
     assert stored is not None
     assert stored.attempt == 1
+
+
+def test_a_settle_for_a_lease_that_ends_otherwise_is_stale(
+    store: FullStore, clock: TurnedClock
+) -> None:
+    m = message(clock.now)
+    put(store, m)
+    lease = fire(store, m.msg_id).lease
+    for until in (lease.until - 1, lease.until + 1, 0):
+        for ended in Ended:
+            assert not end(store, m.msg_id, lease._replace(until=until), ended)
+    assert end(store, m.msg_id, lease, Ended.SUCCEEDED)
+
+
+def test_a_claim_tells_how_often_it_was_released(store: FullStore, clock: TurnedClock) -> None:
+    m = message(clock.now)
+    put(store, m)
+    for releases in range(3):
+        claim = fire(store, m.msg_id)
+        assert (claim.tries, claim.releases) == (1, releases)
+        assert end(store, m.msg_id, claim.lease, Ended.RELEASED)
+    assert end(store, m.msg_id, fire(store, m.msg_id).lease, Ended.RETRY)
+    claim = fire(store, m.msg_id)
+    assert (claim.tries, claim.releases) == (2, 3)
 
 
 def test_released_with_a_delay_waits_for_it(store: FullStore, clock: TurnedClock) -> None:
     m = message(clock.now)
     put(store, m)
     claim = fire(store, m.msg_id)
-    assert end(store, m.msg_id, claim.attempt, Ended.RELEASED, delay_ms=70)
+    assert end(store, m.msg_id, claim.lease, Ended.RELEASED, delay_ms=70)
     assert store.due(OWNER, 1 << 52, 9) == [DueId(clock.now + 70, m.msg_id)]
     assert store.claim([m.msg_id]) == [Claim(LATER, clock.now + 70)]
     clock.turn(70)
@@ -655,7 +680,7 @@ def test_released_with_a_delay_waits_for_it(store: FullStore, clock: TurnedClock
 def held_back(store: FullStore, clock: TurnedClock, ms: int = 70) -> str:
     m = message(clock.now - 30)
     put(store, m)
-    assert end(store, m.msg_id, fire(store, m.msg_id).attempt, Ended.RELEASED, delay_ms=ms)
+    assert end(store, m.msg_id, fire(store, m.msg_id).lease, Ended.RELEASED, delay_ms=ms)
     return m.msg_id
 
 
@@ -671,7 +696,7 @@ def test_held_back_it_keeps_its_due_time(store: FullStore, clock: TurnedClock) -
     (stored,) = store.get([msg_id])
     assert stored is not None
     assert (stored.due_at, stored.not_before) == (due_at, 0)
-    assert end(store, msg_id, claim.attempt, Ended.RETRY, delay_ms=5)
+    assert end(store, msg_id, claim.lease, Ended.RETRY, delay_ms=5)
     assert store.claim([msg_id]) == [Claim(LATER, clock.now + 5)]
 
 
@@ -702,18 +727,18 @@ def test_a_settle_after_the_lease_ran_out_counts_while_nobody_claimed(
     put(store, m)
     claim = fire(store, m.msg_id)
     clock.turn(LEASE + HOUR // 4)
-    assert end(store, m.msg_id, claim.attempt, Ended.SUCCEEDED)
+    assert end(store, m.msg_id, claim.lease, Ended.SUCCEEDED)
 
 
 def test_settle_answers_in_order(store: FullStore, clock: TurnedClock) -> None:
     a, b = message(clock.now), message(clock.now)
     put(store, a, b)
-    store.claim([a.msg_id, b.msg_id])
+    first, second = (claim.lease for claim in store.claim([a.msg_id, b.msg_id]))
     outcomes = [
-        Outcome("unknown", 1, Ended.SUCCEEDED),
-        Outcome(b.msg_id, 1, Ended.SUCCEEDED),
-        Outcome(a.msg_id, 9, Ended.SUCCEEDED),
-        Outcome(a.msg_id, 1, Ended.DEAD),
+        Outcome("unknown", first, Ended.SUCCEEDED),
+        Outcome(b.msg_id, second, Ended.SUCCEEDED),
+        Outcome(a.msg_id, first._replace(attempt=9), Ended.SUCCEEDED),
+        Outcome(a.msg_id, first, Ended.DEAD),
     ]
     assert store.settle(outcomes) == [False, True, False, True]
     assert store.settle([]) == []
@@ -722,14 +747,14 @@ def test_settle_answers_in_order(store: FullStore, clock: TurnedClock) -> None:
 def test_a_message_never_claimed_cannot_be_settled(store: FullStore, clock: TurnedClock) -> None:
     m = message(clock.now)
     put(store, m)
-    assert not end(store, m.msg_id, 0, Ended.SUCCEEDED)
+    assert not end(store, m.msg_id, Lease(0, 0), Ended.SUCCEEDED)
     assert state(store, m.msg_id) is State.PENDING
 
 
 def test_a_reason_is_cut(store: FullStore, clock: TurnedClock) -> None:
     m = message(clock.now)
     put(store, m)
-    end(store, m.msg_id, fire(store, m.msg_id).attempt, Ended.DEAD, reason="x" * 100_000)
+    end(store, m.msg_id, fire(store, m.msg_id).lease, Ended.DEAD, reason="x" * 100_000)
     (stored,) = store.get([m.msg_id])
     assert stored is not None
     assert stored.reason == "x" * 1000
@@ -782,7 +807,7 @@ def test_assign_leaves_lease_and_attempt(store: FullStore, clock: TurnedClock) -
     assert store.due(OTHER, 1 << 52, 9) == [DueId(claim.at, m.msg_id)]
     assert store.claim([m.msg_id]) == [Claim(BUSY, claim.at)]
     assert store.command([command]) == [TOO_LATE]
-    assert end(store, m.msg_id, claim.attempt, Ended.RETRY, delay_ms=9, reason="r")
+    assert end(store, m.msg_id, claim.lease, Ended.RETRY, delay_ms=9, reason="r")
     assert store.due(OTHER, 1 << 52, 9) == [DueId(clock.now + 9, m.msg_id)]
     assert ids(store) == []
     assert store.command([command]) == [TOO_LATE]
@@ -827,8 +852,8 @@ def test_owners_are_those_with_unfinished_messages(store: FullStore, clock: Turn
     store.command([cancel(a.msg_id)])
     claim = fire(store, b.msg_id)
     assert store.owners() == {OTHER}
-    end(store, b.msg_id, claim.attempt, Ended.SUCCEEDED)
-    end(store, c.msg_id, fire(store, c.msg_id).attempt, Ended.DEAD)
+    end(store, b.msg_id, claim.lease, Ended.SUCCEEDED)
+    end(store, c.msg_id, fire(store, c.msg_id).lease, Ended.DEAD)
     assert store.owners() == set()
     put(store, message(clock.now), owner="-")
     assert store.owners() == {"-"}
@@ -841,7 +866,7 @@ def test_totals(store: FullStore, clock: TurnedClock) -> None:
     fired = store.claim([m.msg_id for m in messages[:5]])
     ways = [Ended.SUCCEEDED, Ended.SUCCEEDED, Ended.DEAD, Ended.RETRY, Ended.RELEASED]
     store.settle(
-        [Outcome(m.msg_id, c.attempt, w) for m, c, w in zip(messages, fired, ways, strict=False)]
+        [Outcome(m.msg_id, c.lease, w) for m, c, w in zip(messages, fired, ways, strict=False)]
     )
     store.command([cancel(messages[5].msg_id)])
     store.assign([Move(messages[6].msg_id, OWNER, OTHER)])
@@ -854,7 +879,7 @@ def test_dead_letters_the_latest_first(store: FullStore, clock: TurnedClock) -> 
     died = []
     for m in messages:
         clock.turn(1)
-        end(store, m.msg_id, fire(store, m.msg_id).attempt, Ended.DEAD, reason=f"r{m.msg_id}")
+        end(store, m.msg_id, fire(store, m.msg_id).lease, Ended.DEAD, reason=f"r{m.msg_id}")
         died.append(clock.now)
     latest = store.list_dead(died[-1], 3)
     assert [s.message for s in latest] == messages[4:1:-1]
@@ -873,7 +898,7 @@ def test_a_finished_message_is_kept_for_its_retention(open_store: Open, how: str
     if how == "cancelled":
         store.command([kill])
     else:
-        end(store, m.msg_id, fire(store, m.msg_id).attempt, Ended(how))
+        end(store, m.msg_id, fire(store, m.msg_id).lease, Ended(how))
     assert state(store, m.msg_id).value == how
     assert store.command([cancel(m.msg_id)]) == [TOO_LATE]
     put(store, m, kill)
@@ -888,8 +913,8 @@ def test_dead_letters_have_a_retention_of_their_own(open_store: Open) -> None:
     store = open_store(retention_ms=200, dead_retention_ms=HOUR)
     dead, done = message(store.now_ms()), message(store.now_ms())
     put(store, dead, done)
-    end(store, done.msg_id, fire(store, done.msg_id).attempt, Ended.SUCCEEDED)
-    end(store, dead.msg_id, fire(store, dead.msg_id).attempt, Ended.DEAD)
+    end(store, done.msg_id, fire(store, done.msg_id).lease, Ended.SUCCEEDED)
+    end(store, dead.msg_id, fire(store, dead.msg_id).lease, Ended.DEAD)
     wait_for(lambda: store.get([done.msg_id]) == [None])
     assert [s.message for s in store.list_dead(1 << 52, 10)] == [dead]
 
@@ -899,10 +924,11 @@ def test_pending_messages_do_not_expire(open_store: Open) -> None:
     m, other = message(store.now_ms()), message(store.now_ms())
     store.command([add_time(m.msg_id, 1)])
     put(store, m, other)
-    wait_for(lambda: kinds(store.claim([m.msg_id])) == [FIRE])
+    wait_for(lambda: store.now_ms() > m.due_at)
+    claim = fire(store, m.msg_id)
     store.assign([Move(m.msg_id, OWNER, OTHER)])
-    end(store, m.msg_id, 1, Ended.RETRY, delay_ms=9, reason="r")
-    end(store, other.msg_id, fire(store, other.msg_id).attempt, Ended.SUCCEEDED)
+    end(store, m.msg_id, claim.lease, Ended.RETRY, delay_ms=9, reason="r")
+    end(store, other.msg_id, fire(store, other.msg_id).lease, Ended.SUCCEEDED)
     wait_for(lambda: store.get([other.msg_id]) == [None])
     assert state(store, m.msg_id) is State.PENDING
 

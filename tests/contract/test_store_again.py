@@ -29,7 +29,7 @@ FAR = 1 << 52
 def dead(store: FullStore, clock: TurnedClock, reason: str = "HTTP 500") -> str:
     m = message(clock.now)
     put(store, m)
-    assert end(store, m.msg_id, fire(store, m.msg_id).attempt, Ended.DEAD, reason=reason)
+    assert end(store, m.msg_id, fire(store, m.msg_id).lease, Ended.DEAD, reason=reason)
     return m.msg_id
 
 
@@ -65,7 +65,7 @@ def test_fire_now_while_a_lease_runs_is_too_late(store: FullStore, clock: Turned
     claim = fire(store, m.msg_id)
     command = fire_now(m.msg_id)
     assert store.command([command]) == [TOO_LATE]
-    end(store, m.msg_id, claim.attempt, Ended.RETRY, delay_ms=100)
+    end(store, m.msg_id, claim.lease, Ended.RETRY, delay_ms=100)
     put(store, command)
     assert store.command([command]) == [TOO_LATE]
     assert store.command([fire_now(m.msg_id)]) == [APPLIED]
@@ -78,7 +78,7 @@ def test_fire_now_gives_up_a_lease_that_ran_out(store: FullStore, clock: TurnedC
     claim = fire(store, m.msg_id)
     clock.turn(LEASE)
     assert store.command([fire_now(m.msg_id)]) == [APPLIED]
-    assert not end(store, m.msg_id, claim.attempt, Ended.SUCCEEDED)
+    assert not end(store, m.msg_id, claim.lease, Ended.SUCCEEDED)
     assert fire(store, m.msg_id).attempt > claim.attempt
 
 
@@ -95,8 +95,8 @@ def test_a_redriven_message_is_due_with_all_its_retries(
 ) -> None:
     m = message(clock.now)
     put(store, m)
-    for ended in (Ended.RETRY, Ended.DEAD):
-        end(store, m.msg_id, fire(store, m.msg_id).attempt, ended, reason="HTTP 500")
+    for ended in (Ended.RELEASED, Ended.RETRY, Ended.DEAD):
+        end(store, m.msg_id, fire(store, m.msg_id).lease, ended, reason="HTTP 500")
     assert store.owners() == set()
     clock.turn(50)
     assert store.command([redrive(m.msg_id)]) == [APPLIED]
@@ -108,15 +108,15 @@ def test_a_redriven_message_is_due_with_all_its_retries(
     assert store.owners() == {OWNER}
     assert store.due(OWNER, FAR, 9) == [DueId(clock.now, m.msg_id)]
     claim = fire(store, m.msg_id)
-    assert (claim.attempt, claim.tries) == (3, 1)
-    assert not end(store, m.msg_id, 2, Ended.SUCCEEDED)
-    assert end(store, m.msg_id, claim.attempt, Ended.SUCCEEDED)
+    assert (claim.attempt, claim.tries, claim.releases) == (4, 1, 0)
+    assert not end(store, m.msg_id, claim.lease._replace(attempt=3), Ended.SUCCEEDED)
+    assert end(store, m.msg_id, claim.lease, Ended.SUCCEEDED)
 
 
 def test_only_the_dead_are_redriven(store: FullStore, clock: TurnedClock) -> None:
     waits, done, gone = (message(clock.now) for _ in range(3))
     put(store, waits, done, gone)
-    end(store, done.msg_id, fire(store, done.msg_id).attempt, Ended.SUCCEEDED)
+    end(store, done.msg_id, fire(store, done.msg_id).lease, Ended.SUCCEEDED)
     store.command([cancel(gone.msg_id)])
     verdicts = store.command([redrive(m.msg_id) for m in (waits, done, gone)])
     assert verdicts == [TOO_LATE] * 3
@@ -128,7 +128,7 @@ def test_a_redrive_happens_once_per_command_id(store: FullStore, clock: TurnedCl
     msg_id = dead(store, clock)
     command = redrive(msg_id)
     assert store.command([command, command, redrive(msg_id)]) == [APPLIED, APPLIED, TOO_LATE]
-    end(store, msg_id, fire(store, msg_id).attempt, Ended.DEAD)
+    end(store, msg_id, fire(store, msg_id).lease, Ended.DEAD)
     put(store, command)
     assert store.command([command]) == [APPLIED]
     assert [s.message.msg_id for s in store.list_dead(FAR, 9)] == [msg_id]
@@ -155,7 +155,7 @@ def test_a_redrive_refused_while_pending_is_refused_when_dead(
     command = redrive(m.msg_id)
     put(store, m)
     assert store.command([command]) == [TOO_LATE]
-    end(store, m.msg_id, fire(store, m.msg_id).attempt, Ended.DEAD)
+    end(store, m.msg_id, fire(store, m.msg_id).lease, Ended.DEAD)
     put(store, command)
     assert store.command([command]) == [TOO_LATE]
     assert store.totals().redriven == 0
@@ -182,11 +182,11 @@ def test_counters_do_not_go_back(store: FullStore, clock: TurnedClock) -> None:
     m = message(clock.now)
     put(store, m)
     for ended in (Ended.RETRY, Ended.RETRY, Ended.DEAD):
-        end(store, m.msg_id, fire(store, m.msg_id).attempt, ended)
+        end(store, m.msg_id, fire(store, m.msg_id).lease, ended)
     assert store.totals() == Totals({}, 1, 0, 0, 1, 3)
     store.command([redrive(m.msg_id)])
     assert store.totals() == Totals({OWNER: 1}, 1, 0, 0, 1, 3, 1)
-    end(store, m.msg_id, fire(store, m.msg_id).attempt, Ended.DEAD)
+    end(store, m.msg_id, fire(store, m.msg_id).lease, Ended.DEAD)
     assert store.totals() == Totals({}, 1, 0, 0, 2, 4, 1)
 
 
@@ -195,7 +195,7 @@ def test_what_was_redriven_does_not_expire(open_store: Open) -> None:
     m, other = message(store.now_ms()), message(store.now_ms())
     put(store, m, other)
     for one in (m, other):
-        end(store, one.msg_id, fire(store, one.msg_id).attempt, Ended.DEAD)
+        end(store, one.msg_id, fire(store, one.msg_id).lease, Ended.DEAD)
     assert store.command([cancel(m.msg_id), redrive(m.msg_id)]) == [TOO_LATE, APPLIED]
     wait_for(lambda: store.get([other.msg_id]) == [None])
     assert fire(store, m.msg_id).tries == 1
@@ -205,6 +205,6 @@ def test_a_refused_command_leaves_the_retention(open_store: Open) -> None:
     store = open_store(dead_retention_ms=300)
     m = message(store.now_ms())
     put(store, m)
-    end(store, m.msg_id, fire(store, m.msg_id).attempt, Ended.DEAD)
+    end(store, m.msg_id, fire(store, m.msg_id).lease, Ended.DEAD)
     assert store.command([cancel(m.msg_id)]) == [TOO_LATE]
     wait_for(lambda: store.get([m.msg_id]) == [None])

@@ -44,7 +44,7 @@ FINISHED = {Ended.SUCCEEDED: SUCCEEDED, Ended.DEAD: DEAD}
 
 
 def finish(store: FullStore, m: Message, ended: Ended, **other: Any) -> None:
-    assert end(store, m.msg_id, fire(store, m.msg_id).attempt, ended, **other)
+    assert end(store, m.msg_id, fire(store, m.msg_id).lease, ended, **other)
 
 
 def pages(store: FullStore, query: Query, limit: int) -> Iterator[list[Stored]]:
@@ -284,8 +284,8 @@ def test_a_stale_settle_has_no_entry(store: FullStore, clock: TurnedClock) -> No
     m = message(clock.now)
     put(store, m)
     claim = fire(store, m.msg_id)
-    assert end(store, m.msg_id, claim.attempt, Ended.RETRY)
-    assert not end(store, m.msg_id, claim.attempt, Ended.SUCCEEDED)
+    assert end(store, m.msg_id, claim.lease, Ended.RETRY)
+    assert not end(store, m.msg_id, claim.lease, Ended.SUCCEEDED)
     assert [a.ended for a in store.history(m.msg_id)] == ["retry"]
 
 

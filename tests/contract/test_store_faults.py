@@ -70,7 +70,7 @@ def test_scripts_the_server_forgot_are_sent_again(store: RedisStore, admin: "red
     (claim,) = store.claim([m.msg_id])
     assert (claim.kind, claim.attempt) == (ClaimKind.FIRE, 1)
     admin.script_flush()
-    assert store.settle([Outcome(m.msg_id, 1, Ended.RETRY)]) == [True]
+    assert store.settle([Outcome(m.msg_id, claim.lease, Ended.RETRY)]) == [True]
     admin.script_flush()
     assert store.owners() == {OWNER}
 
@@ -141,7 +141,7 @@ def test_full_it_takes_no_new_messages_but_serves_those_it_has(
         ]
         (claim,) = store.claim([called.msg_id])
         assert claim.kind is ClaimKind.FIRE
-        assert store.settle([Outcome(called.msg_id, claim.attempt, Ended.DEAD, 0, "r")]) == [True]
+        assert store.settle([Outcome(called.msg_id, claim.lease, Ended.DEAD, 0, "r")]) == [True]
         assert store.owners() == {OWNER}
     finally:
         admin.config_set("maxmemory", 0)
@@ -232,11 +232,29 @@ def test_redis_forgets_the_index_of_dead_letters_past_their_retention(
     with redis_store(redis_server.url, shards=1, now_ms=clock, dead_retention_ms=50) as store:
         first, second = message(clock.now), message(clock.now)
         put(store, first, second)
-        store.claim([first.msg_id, second.msg_id])
-        store.settle([Outcome(first.msg_id, 1, Ended.DEAD)])
+        claims = store.claim([first.msg_id, second.msg_id])
+        store.settle([Outcome(first.msg_id, claims[0].lease, Ended.DEAD)])
         clock.turn(51)
-        store.settle([Outcome(second.msg_id, 1, Ended.DEAD)])
+        store.settle([Outcome(second.msg_id, claims[1].lease, Ended.DEAD)])
         assert admin.zrange("{0}:dead", 0, -1) == [second.msg_id.encode()]
+
+
+def test_a_settle_from_before_a_lost_claim_leaves_the_next_alone(
+    store: RedisStore, admin: "redis.Redis"
+) -> None:
+    """The store forgot a claim, and gave its number again: to a worker that calls by now."""
+    m = message(store.now_ms())
+    put(store, m)
+    key = f"{{{crc32(m.msg_id.encode()) % 4}}}:m:{m.msg_id}"
+    before = admin.dump(key)
+    (lost,) = store.claim([m.msg_id])
+    admin.restore(key, 0, before, replace=True)
+    gevent.sleep(0.002)
+    (claim,) = store.claim([m.msg_id])
+    assert claim.attempt == lost.attempt
+    assert store.settle([Outcome(m.msg_id, lost.lease, Ended.RELEASED)]) == [False]
+    assert [c.kind for c in store.claim([m.msg_id])] == [ClaimKind.BUSY]
+    assert store.settle([Outcome(m.msg_id, claim.lease, Ended.SUCCEEDED)]) == [True]
 
 
 def test_redis_removes_index_entries_that_a_cut_aof_left(
@@ -263,7 +281,7 @@ def test_redis_leaves_nothing_behind(store: RedisStore, admin: "redis.Redis") ->
     store.command([cancel(m.msg_id) for m in messages[:10]])
     put(store, *messages)
     claims = store.claim([m.msg_id for m in messages])
-    attempts = [(m.msg_id, c.attempt) for m, c in zip(messages, claims, strict=True)]
+    attempts = [(m.msg_id, c.lease) for m, c in zip(messages, claims, strict=True)]
     store.settle([Outcome(*attempt, Ended.RELEASED, 600_000) for attempt in attempts[20:]])
     assert store.backlog(now).overdue == 20
     store.settle([Outcome(*attempt, Ended.SUCCEEDED) for attempt in attempts[:20]])
@@ -311,7 +329,7 @@ def test_held_back_is_what_the_record_says_whatever_a_cut_aof_has_left(
     held, waits, done = (message(now - i) for i in range(3))
     put(store, held, waits, done)
     (claim,) = store.claim([held.msg_id])
-    store.settle([Outcome(held.msg_id, claim.attempt, Ended.RELEASED, 600_000)])
+    store.settle([Outcome(held.msg_id, claim.lease, Ended.RELEASED, 600_000)])
     store.command([cancel(done.msg_id)])
     before = store.backlog(now)
     assert before == Backlog(2, waits.due_at, 0)

@@ -173,7 +173,7 @@ def test_scan_gives_what_an_owner_has(store: FullStore, clock: TurnedClock, limi
     put(store, *others, owner=OTHER)
     finished, leased = mine[0], mine[3]
     claims = store.claim([finished.msg_id, leased.msg_id])
-    store.settle([Outcome(finished.msg_id, claims[0].attempt, Ended.SUCCEEDED)])
+    store.settle([Outcome(finished.msg_id, claims[0].lease, Ended.SUCCEEDED)])
     assert set(all_of(store, OWNER, limit)) == {m.msg_id for m in mine[1:]}
     assert set(all_of(store, OTHER, limit)) == {m.msg_id for m in others}
     assert all_of(store, "10.0.0.9:1", limit) == Counter()

@@ -108,6 +108,17 @@ class Case:
             for f in self.faults
         )
 
+    @property
+    def held_after_all(self) -> bool:
+        """A cancel that came too late is in the log, and may hold when that is read again by a
+        store that has lost its answer, and the claim with it."""
+        unsaid = any(not c.add_ms and self.was_unsaid(c) for c in self.life.commands)
+        return unsaid and _is(self.life.final, "cancelled")
+
+
+def _is(final: Final | None, state: str) -> bool:
+    return final is not None and final.state == state
+
 
 def _in_flight(call: Call, fault: Fault) -> bool:
     sent = call.begin - call.lag_ms - CLOCK_MS
@@ -142,7 +153,7 @@ def too_late_is_true(case: Case) -> Iterator[str]:
             for f in case.faults
         )
         # a claim may be given back, and the message cancelled before the next one
-        ended_otherwise = life.cancels or (life.final is not None and life.final.state == "dead")
+        ended_otherwise = life.cancels or case.held_after_all or _is(life.final, "dead")
         if not called and not ended_otherwise and not (claim_lost and life.calls):
             yield "'too late' was said of a message neither called, cancelled nor dead"
 
@@ -279,8 +290,6 @@ def the_state_is_what_happened(case: Case) -> Iterator[str]:
         return
     called = any(call.succeeded for call in life.calls)
     excused = any(life.succeeded(c) and case.may_repeat(c) for c in life.calls)
-    # a cancel that came too late is in the log, and may hold when that is read again
-    read_again = life.calls and any(not c.add_ms and case.was_unsaid(c) for c in life.commands)
     surely = any(life.succeeded(c) for c in life.calls) and not excused
     if final.state == "succeeded":
         if not called:
@@ -288,7 +297,7 @@ def the_state_is_what_happened(case: Case) -> Iterator[str]:
         if life.cancelled:
             yield "succeeded, though its cancel was confirmed"
     elif final.state == "cancelled":
-        if not life.cancels and not read_again:
+        if not life.cancels and not case.held_after_all:
             yield "cancelled, but nobody cancelled it"
         if surely:
             yield "cancelled, though a call had succeeded"

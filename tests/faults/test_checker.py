@@ -267,14 +267,19 @@ BROKEN: dict[str, tuple[str, list[Event]]] = {
         [submit(), call(1010, status=500), DONE],
     ),
     "cancelled by nobody": ("the_state_is_what_happened", [submit(), final("cancelled")]),
-    "cancelled too late, read again, and never called": (
+    "cancelled too late, and no store has forgotten it": (
         "the_state_is_what_happened",
         [
-            fault(1100, lost=1000),
+            fault(4000, lost=1000),
             submit(),
+            call(1010, status=500),
             too_late(1015),
             final("cancelled"),
         ],
+    ),
+    "cancelled too late, never called, and no store has forgotten it": (
+        "too_late_is_true",
+        [fault(4000, lost=1000), submit(), too_late(1015), final("cancelled")],
     ),
     "cancelled after it succeeded": (
         "the_state_is_what_happened",
@@ -390,6 +395,13 @@ FINE: dict[str, list[Event]] = {
         submit(),
         call(1010),
         too_late(1015),
+        final("cancelled"),
+    ],
+    "cancelled too late, and read again by a store that has forgotten the claim": [
+        fault(1100, lost=1000),
+        submit(),
+        too_late(1015),
+        too_late(1900, add=500),
         final("cancelled"),
     ],
     "cancelled too late, and read again by a store that has forgotten that it said so": [

@@ -63,17 +63,26 @@ MUTATIONS = (
     ),
     Mutation(
         "a stale settle is ignored",
-        ("settle", "or r.attempt ~= attempt then", "then"),
-        ("rules", "or row.attempt != outcome.attempt:", ":"),
+        ("settle", "or r.lease ~= lease or r.attempt ~= attempt then", "then"),
+        (
+            "rules",
+            "or outcome.lease != (row.attempt, row.lease_until):",
+            ":",
+        ),
     ),
     Mutation(
         "a finished message is not settled",
-        ("settle", "if not r or r.state ~= PENDING or r.lease == 0", "if not r"),
+        (
+            "settle",
+            "if not r or r.state ~= PENDING then return 0 end\n"
+            "  if r.lease == 0 or r.lease ~= lease or",
+            "if not r then return 0 end\n  if",
+        ),
         (
             "rules",
             "row.state is not State.PENDING:\n            return False\n"
-            "        if row.lease_until == 0 or",
-            "False:\n            return False\n        if",
+            "        if row.lease_until == 0 or outcome.lease != (row.attempt, row.lease_until)",
+            "False:\n            return False\n        if outcome.lease[0] != row.attempt",
         ),
     ),
     Mutation(
@@ -171,13 +180,17 @@ MUTATIONS = (
     ),
     Mutation(
         "redriven, it has all its retries",
-        ("apply", "r.state, r.due, r.tries, r.finished = PENDING, now, 0, 0", "r.state = PENDING"),
-        ("rules", "State.PENDING, now, 0\n", "State.PENDING, now, row.tries\n"),
+        (
+            "apply",
+            "r.state, r.due, r.tries, r.releases, r.finished = PENDING, now, 0, 0, 0",
+            "r.state = PENDING",
+        ),
+        ("rules", "State.PENDING, now, 0, 0\n", "State.PENDING, now, row.tries, 0\n"),
     ),
     Mutation(
         "redriven, its attempts go on",
         ("apply", "r.state, r.due, r.tries", "r.attempt = 0 r.state, r.due, r.tries"),
-        ("rules", "State.PENDING, now, 0\n", "State.PENDING, now, 0; row.attempt = 0\n"),
+        ("rules", "State.PENDING, now, 0, 0\n", "State.PENDING, now, 0, 0; row.attempt = 0\n"),
     ),
 )
 

@@ -298,7 +298,7 @@ class World:
                 outcome = self._judge(msg_id, claim)
             else:
                 delay = self.chance.choice([0, 0, 700, 3_000])
-                outcome = Outcome(msg_id, claim.attempt, Ended.RELEASED, delay)
+                outcome = Outcome(msg_id, claim.lease, Ended.RELEASED, delay)
         yield from self._pause()
         if outcome is not None and not worker.dead:
             self._settle(outcome)
@@ -312,17 +312,17 @@ class World:
 
     def _judge(self, msg_id: str, claim: Claim) -> Outcome:
         if self.chance.random() < 0.6:
-            return Outcome(msg_id, claim.attempt, Ended.SUCCEEDED)
+            return Outcome(msg_id, claim.lease, Ended.SUCCEEDED)
         if claim.tries >= 4 or self.chance.random() < 0.2:
-            return Outcome(msg_id, claim.attempt, Ended.DEAD, 0, "given up")
+            return Outcome(msg_id, claim.lease, Ended.DEAD, 0, "given up")
         delay = self.chance.choice([0, 500, 3_000])
-        return Outcome(msg_id, claim.attempt, Ended.RETRY, delay, "HTTP 500")
+        return Outcome(msg_id, claim.lease, Ended.RETRY, delay, "HTTP 500")
 
     def _settle(self, outcome: Outcome) -> None:
         (taken,) = self.store.settle([outcome])
         if taken:
             next_at = self.clock.now + outcome.delay_ms
-            self.witness.settled(outcome.msg_id, outcome.attempt, outcome.ended, next_at)
+            self.witness.settled(outcome.msg_id, outcome.lease.attempt, outcome.ended, next_at)
             if outcome.ended is Ended.DEAD and self.chance.random() < 0.7:
                 m = self.witness.lives[outcome.msg_id].message
                 for _ in range(self.chance.choice([1, 2])):

@@ -129,7 +129,7 @@ class Kit:
         claims = self.parts.store.claim(msg_ids)
         assert {claim.kind for claim in claims} == {ClaimKind.FIRE}
         outcomes = [
-            Outcome(msg_id, claim.attempt, Ended.DEAD, 0, "HTTP 500", self.now_ms(), 7, WORKER, 500)
+            Outcome(msg_id, claim.lease, Ended.DEAD, 0, "HTTP 500", self.now_ms(), 7, WORKER, 500)
             for msg_id, claim in zip(msg_ids, claims, strict=True)
         ]
         assert all(self.parts.store.settle(outcomes))

@@ -225,7 +225,7 @@ def test_leases_stay_and_what_the_old_owner_remembers_is_harmless(rig: Rig) -> N
     assert set(rig.owners_of([called, waiting])) == {A}
     # the new owner may not call it, and the old one may still settle it
     assert rig.store.claim([called])[0].kind is ClaimKind.BUSY
-    assert rig.store.settle([Outcome(called, first.attempt, Ended.SUCCEEDED)]) == [True]
+    assert rig.store.settle([Outcome(called, first.lease, Ended.SUCCEEDED)]) == [True]
     # both have the other one in memory
     kinds = [rig.store.claim([waiting])[0].kind for _ in range(2)]
     assert kinds == [ClaimKind.FIRE, ClaimKind.BUSY]

@@ -154,7 +154,7 @@ def test_what_the_store_knows_is_left_as_it_is(rig: Rig) -> None:
     entries = [NewMessage(n, m, "w:1", wire.encode(m)) for n, m in enumerate((called, pending))]
     rig.store.schedule("p", (-1,), 1, entries)
     (claim,) = rig.store.claim([called.msg_id])
-    rig.store.settle([Outcome(called.msg_id, claim.attempt, Ended.SUCCEEDED)])
+    rig.store.settle([Outcome(called.msg_id, claim.lease, Ended.SUCCEEDED)])
     before = [rig.stored(called), rig.stored(pending)]
     for restored in (1, 0):  # safe to repeat
         assert rig.rebuild() == Rebuilt(messages=3, known=3 - restored, restored=restored)

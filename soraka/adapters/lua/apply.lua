@@ -42,7 +42,7 @@ end
 
 -- `attempt` goes on: none is given twice.
 function effects.redrive(r, _, now)
-  r.state, r.due, r.tries, r.finished = PENDING, now, 0, 0
+  r.state, r.due, r.tries, r.releases, r.finished = PENDING, now, 0, 0, 0
 end
 
 local function is_too_late(r, kind, now)

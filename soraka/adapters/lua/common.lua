@@ -24,9 +24,9 @@
 -- So any first part of a script, run once more before what came later, must lose nothing.
 --
 -- HEAD is patched in place by claim and settle, and the history grows at the end, so that the AOF
--- grows by 67 bytes and an attempt and not by the body. redis_record.py has the same layout.
+-- grows by 69 bytes and an attempt and not by the body. redis_record.py has the same layout.
 local PREFIX = KEYS[1]
-local HEAD, HEAD_SIZE = '<BI8I8I8I4I4I8I8HI4I4I4I4', 67
+local HEAD, HEAD_SIZE = '<BI8I8I8I4I4HI8I8HI4I4I4I4', 69
 local PENDING, SUCCEEDED, CANCELLED, DEAD = 0, 1, 2, 3
 local PARKED = '~' -- begins the owners of the messages of paused topics
 -- Verdicts kept per message, and commands kept at the door of an unknown one.
@@ -39,8 +39,8 @@ local function clock()
 end
 
 local function head(r)
-  return struct.pack(HEAD, r.state, r.due, r.not_before, r.lease, r.attempt, r.tries, r.finished,
-    r.ttr, r.owner_size, r.topic_size, r.commands_size, r.reason_size, r.body_size)
+  return struct.pack(HEAD, r.state, r.due, r.not_before, r.lease, r.attempt, r.tries, r.releases,
+    r.finished, r.ttr, r.owner_size, r.topic_size, r.commands_size, r.reason_size, r.body_size)
 end
 
 -- The record of a message, or nil. `commands`, `reason`, `body`, `history` only after unfold().
@@ -48,7 +48,7 @@ local function load(id)
   local raw = redis.call('GET', PREFIX .. 'm:' .. id)
   if not raw then return nil end
   local r = {id = id, raw = raw}
-  r.state, r.due, r.not_before, r.lease, r.attempt, r.tries, r.finished, r.ttr,
+  r.state, r.due, r.not_before, r.lease, r.attempt, r.tries, r.releases, r.finished, r.ttr,
     r.owner_size, r.topic_size, r.commands_size, r.reason_size, r.body_size
     = struct.unpack(HEAD, raw)
   r.was_held = r.not_before > 0

@@ -1,5 +1,5 @@
--- ARGV: clock, retention, dead retention, then six for each outcome:
---   message id, attempt, how it ended, delay, reason, note for the history
+-- ARGV: clock, retention, dead retention, then seven for each outcome:
+--   message id, attempt, end of its lease, how it ended, delay, reason, note for the history
 -- Returns 1 or 0 (stale) for each.
 local retention, dead_retention = ARGV[2], tonumber(ARGV[3])
 local now = clock()
@@ -7,6 +7,7 @@ local now = clock()
 -- Number of the attempt, when the next is due, and how long the note is that follows.
 local ENTRY, ENTRY_SIZE = '<I4I8H', 14
 local HISTORY_LENGTH = 40
+local MOST_RELEASES = 65535 -- what HEAD has room for
 
 -- Each changes the record; finished, it returns how long to keep it.
 local ways = {}
@@ -30,6 +31,7 @@ end
 
 function ways.released(r, delay)
   r.tries = r.tries - 1 -- but not `attempt`, which is never given twice
+  r.releases = math.min(r.releases + 1, MOST_RELEASES)
   r.lease = 0
   if delay > 0 then r.not_before = now + delay end
   count('attempts', -1)
@@ -71,9 +73,10 @@ local function save(r, reason, added)
 end
 
 -- A lease given up (0) is over, one that ran out is not until it is given anew.
-local function settle(id, attempt, ended, delay, reason, note)
+local function settle(id, attempt, lease, ended, delay, reason, note)
   local r = load(id)
-  if not r or r.state ~= PENDING or r.lease == 0 or r.attempt ~= attempt then return 0 end
+  if not r or r.state ~= PENDING then return 0 end
+  if r.lease == 0 or r.lease ~= lease or r.attempt ~= attempt then return 0 end
   local kept = ways[ended](r, delay)
   save(r, reason, entry(r, ended, note))
   if kept then retire(r, kept) else index(r) end
@@ -81,9 +84,9 @@ local function settle(id, attempt, ended, delay, reason, note)
 end
 
 local answers = {}
-for i = 4, #ARGV, 6 do
-  answers[#answers + 1] = settle(ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2],
-    tonumber(ARGV[i + 3]), ARGV[i + 4], ARGV[i + 5])
+for i = 4, #ARGV, 7 do
+  answers[#answers + 1] = settle(ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]),
+    ARGV[i + 3], tonumber(ARGV[i + 4]), ARGV[i + 5], ARGV[i + 6])
 end
 write_counts()
 redis.call('ZREMRANGEBYSCORE', PREFIX .. 'dead', '-inf', now - dead_retention)
