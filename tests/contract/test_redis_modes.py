@@ -331,7 +331,7 @@ class Rounds:
         claims = self._store.claim(found)
         self.met += UNKNOWN in kinds(claims)
         mine = {i: claim for i, claim in zip(found, claims, strict=True) if claim.kind is FIRE}
-        self._fired.update(mine)
+        self._fired.update(list(mine))
         for msg_id, claim in mine.items():
             outcomes = [Outcome(msg_id, claim.lease, Ended.SUCCEEDED)]
             while not self._goes(partial(self._store.settle, outcomes)):
