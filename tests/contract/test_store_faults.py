@@ -322,6 +322,31 @@ def test_entries_that_a_cut_aof_has_left_are_put_right(
         assert held == {State.PENDING: 1, State.CANCELLED: 2}
 
 
+def test_a_patch_fits_the_record_that_a_script_cut_off_has_left(
+    store: RedisStore, redis_server: Server, admin: "redis.Redis"
+) -> None:
+    """The load after next runs the first write of a script cut off, once more, before what came
+    later: here a claim of a message that had a reason and a history by that first write."""
+    m = message(store.now_ms())
+    put(store, m)
+    key = f"{{{crc32(m.msg_id.encode()) % 4}}}:m:{m.msg_id}"
+    (claim,) = store.claim([m.msg_id])
+    before = admin.dump(key)
+    assert store.settle([Outcome(m.msg_id, claim.lease, Ended.RETRY, 0, "HTTP 500")]) == [True]
+    cut_off = admin.get(key)
+    admin.restore(key, 0, before, replace=True)
+    assert store.settle([Outcome(m.msg_id, claim.lease, Ended.RELEASED)]) == [True]
+    (again,) = store.claim([m.msg_id])
+    patch = newest_aof(redis_server).read_bytes().rpartition(b"SETRANGE\r\n")[2]
+    size = int(patch.split(b"\r\n")[4][1:])
+    admin.set(key, cut_off)
+    admin.setrange(key, 0, patch.split(b"\r\n", 5)[5][:size])
+    (stored,) = store.get([m.msg_id])
+    assert stored is not None
+    assert (stored.message, stored.lease_until) == (m, again.at)
+    assert store.settle([Outcome(m.msg_id, again.lease, Ended.SUCCEEDED)]) == [True]
+
+
 def test_held_back_is_what_the_record_says_whatever_a_cut_aof_has_left(
     store: RedisStore, admin: "redis.Redis"
 ) -> None:
