@@ -18,7 +18,7 @@ from soraka.message import Callback, State, Stored
 from soraka.ports import Claim, Verdict
 from tests.contract.store_kit import cancel, message, put, redis_store
 from tests.servers import Server, newest_aof
-from tests.unit.sinks import Sink, eventually, sink
+from tests.unit.sinks import Sink, eventually
 from tests.unit.worker_kit import OWNER, Rig, Switched, after, calls
 from worker.admission import Why
 from worker.callback import Caller
@@ -30,12 +30,6 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     made = Rig(tmp_path / "store.db", lease_margin_ms=20_000)
     yield made
     made.close()
-
-
-@pytest.fixture
-def server() -> Iterator[Sink]:
-    with sink() as made:
-        yield made
 
 
 @pytest.fixture
