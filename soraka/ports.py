@@ -5,7 +5,7 @@ tests in `tests/contract/`. Driver errors never pass a port: a server that does 
 time raises the `Unavailable` of its port, and the effect of that call is then unknown.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -469,9 +469,11 @@ class StoreArchive(Protocol):
         a sample that may have been added already is lost rather than counted twice. Raises
         StoreUnavailable when that holds of all. Samples are kept for STATS_MS at least."""
 
-    def stats(self, series: str, since: int, until: int) -> Mapping[int, Mapping[str, int]]:
-        """By minute from `since` on and before `until`, the values that were added; minutes
-        without any are left out."""
+    def stats(
+        self, series: str, since: int, until: int, names: Collection[str] = ()
+    ) -> Mapping[int, Mapping[str, int]]:
+        """By minute from `since` on and before `until`, the values that were added, or those with
+        `names` alone, which costs less; minutes without any are left out."""
 
 
 HISTORY_LENGTH = 40
