@@ -239,6 +239,19 @@ def test_redis_forgets_the_index_of_dead_letters_past_their_retention(
         assert admin.zrange("{0}:dead", 0, -1) == [second.msg_id.encode()]
 
 
+def test_each_start_of_redis_is_another_life(store: RedisStore, redis_server: Server) -> None:
+    m = message(store.now_ms())
+    put(store, m)
+    (claim,) = store.claim([m.msg_id])
+    assert claim.life
+    assert store.life(m.msg_id) == claim.life
+    redis_server.kill()
+    with pytest.raises(StoreUnavailable):
+        store.life(m.msg_id)
+    redis_server.start()
+    assert store.life(m.msg_id) not in ("", claim.life)
+
+
 def test_a_settle_from_before_a_lost_claim_leaves_the_next_alone(
     store: RedisStore, admin: "redis.Redis"
 ) -> None:
