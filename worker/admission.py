@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from worker.breaker import Breakers, Ticket
+from worker.crowd import Crowd
 from worker.gates import Full, Gates
 from worker.judge import Answer, Failure
 from worker.rates import Rates
@@ -49,6 +50,11 @@ class Admission:
         self._gates = gates
         self._breakers = breakers
         self._rates = rates
+        self._crowd = Crowd(gates)
+
+    def bounded(self, claims: int) -> int:
+        """How many of so many claims to make now."""
+        return self._crowd.bounded(claims)
 
     @property
     def waiting(self) -> int:
@@ -73,6 +79,7 @@ class Admission:
         if delay_ms := self._rates.refused_ms(topic, _now_ms(), came_back=releases > 0):
             return _over_rate(delay_ms)
         if full := self._gates.enter(host, topic, wait_s):
+            self._crowd.turned_away(host, topic, full)
             return self._full(host, topic, full)
         now = _now_ms()
         # and after them, for it may have waited there
@@ -81,6 +88,7 @@ class Admission:
             return _over_rate(delay_ms)
         if ticket := self._breakers.begin(host, now, ttr_ms, forced=forced):
             self._rates.take(topic, now)
+            self._crowd.let_in()
             return ticket
         self._gates.leave(host, topic)  # opened while this one waited
         return _circuit_open(host, self._breakers.wait_ms(host, now))

@@ -62,6 +62,10 @@ class _Gate:
     moved: float = 0.0
     most: int | None = None
 
+    def call_ms(self, now: float) -> float:
+        """How long a call takes, or has taken without an end in sight."""
+        return max(self.mean_ms, now - self.moved if self.running else 0)
+
 
 class _Lane(NamedTuple):
     """Those in one lane wait for the same, and go in their order."""
@@ -147,11 +151,22 @@ class Gates:
         places = self._share() if full is Full.HOST else self._topic_limit(topic)
         places = max(1, places, gate.running)
         now = _now_ms()
-        call_ms = max(gate.mean_ms, now - gate.moved if gate.running else 0)
+        call_ms = gate.call_ms(now)
         soonest = now + max(MIN_DELAY_MS, call_ms * (1 + gate.waiting / places))
         gate.line_end = max(gate.line_end, soonest) + call_ms / places
         gate.line_end = min(gate.line_end, now + MAX_DELAY_MS)
         return int(gate.line_end - now)
+
+    def call_ms(self, host: Origin) -> float:
+        """How long its calls take."""
+        return self._gate(host).call_ms(_now_ms())
+
+    def room(self, host: Origin, topic: str) -> int:
+        """How many more may wait."""
+        most = self._most(self._total - self.waiting) - self._gate(host).waiting
+        if limit := self._topic_limit(topic):
+            most = min(most, limit - self._gate(topic).waiting)
+        return max(0, most)
 
     def close(self) -> None:
         """Lets nobody in any more; those who wait are sent away."""
@@ -175,10 +190,7 @@ class Gates:
 
     def _may_wait(self, host: Origin, topic: str) -> bool:
         """Hosts that hang must not take all room to wait either."""
-        if self._gate(host).waiting >= self._most(self._total - self.waiting):
-            return False
-        limit = self._topic_limit(topic)
-        return not limit or self._gate(topic).waiting < limit
+        return self.room(host, topic) > 0
 
     def _take(self, host: Origin, topic: str) -> None:
         of_host, of_topic = self._gate(host), self._gate(topic)

@@ -263,11 +263,12 @@ class Loop:
             return 0
         most = self._config.max_callbacks
         places = most - (self._calling - self._admission.waiting)
-        return min(
-            max(places, min(most, BATCH)) - self._claiming,
+        free = min(
+            max(places, min(most, BATCH)),
             # those that wait at a gate, which are as many at most, or for the settler are on top
-            3 * most + BATCH - len(self._busy),
+            3 * most + BATCH - len(self._busy) + self._claiming,
         )
+        return self._admission.bounded(free) - self._claiming
 
     def _nudge(self) -> None:
         """Wakes the timer when something falls due before it would wake."""
