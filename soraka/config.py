@@ -16,6 +16,8 @@ from soraka.errors import ConfigError
 from soraka.message import BALANCES, DAY_MS, DEFAULT_RETRY_MS, MAX_DELAY_MS, WEIGHTS
 
 ENV_PREFIX = "SORAKA_"
+OTHERS = ("CONFIG", "SERVER", "SERVER_CA")
+"""Names with the prefix that are of the command line, not settings."""
 REDIS_MODES = ("single", "sentinel", "cluster")
 SECRET = (
     ("log", "password"),
@@ -329,7 +331,7 @@ def _environment_names() -> dict[str, tuple[str, str]]:
 
 
 def _refuse_unknown_environment(environ: Mapping[str, str]) -> None:
-    known = {*_environment_names(), f"{ENV_PREFIX}CONFIG", f"{ENV_PREFIX}SERVER"}
+    known = {*_environment_names(), *(f"{ENV_PREFIX}{name}" for name in OTHERS)}
     for name in environ:
         if name.startswith(ENV_PREFIX) and name not in known:
             raise ConfigError(
