@@ -1,8 +1,10 @@
 """Real servers for tests, as lazy session fixtures over `dev/stack`.
 
-`redis_server`, `kafka_server` and `zookeeper_server` are one private server each, `full_stack` has
-all of them and nginx. They live on free ports below pytest's temporary directory and start when
-the first test asks for them. Without the program a test is skipped, or fails when CI is set.
+`redis_server`, `kafka_server` and `zookeeper_server` are one private server each,
+`redis_tls_server`, `kafka_tls_server` and `zookeeper_tls_server` the same with TLS, users and
+certificates; `full_stack` has all of the plain ones and nginx. They live on free ports below
+pytest's temporary directory and start when the first test asks for them. Without the program a
+test is skipped, or fails when CI is set.
 
 A test that takes a server away must bring it back for the others: `with server.outage(): ...`.
 """
@@ -19,9 +21,16 @@ from typing import Any
 
 import pytest
 
+from soraka.config import TlsConfig
+
 STACK = Path(__file__).resolve().parents[1] / "dev" / "stack"
 NOT_INSTALLED = 3
+USER, PASSWORD = "soraka", "stack-secret"
+"""Of the servers with TLS; that of Redis has the user `operator` too, who may do all."""
 URLS = {
+    "redis-tls": f"rediss://{USER}:{PASSWORD}@{{}}:{{}}/0",
+    "kafka-tls": "{}:{}",
+    "zookeeper-tls": "{}:{}",
     "redis": "redis://{}:{}/0",
     "kafka": "{}:{}",
     "zookeeper": "{}:{}",
@@ -47,6 +56,12 @@ class Server:
         """The pid of the present process; None when it was stopped."""
         pid: int | None = _recorded(self.dir)["servers"][self.name]["pid"]
         return pid
+
+    @property
+    def tls(self) -> TlsConfig:
+        """For clients of a server with TLS."""
+        files = {"ca": "ca.pem", "certificate": "host.pem", "key": "host.key"}
+        return TlsConfig(**{key: str(self.dir / "tls" / name) for key, name in files.items()})
 
     def start(self) -> None:
         """Start it again with the same port and data, and wait until it answers."""
@@ -108,6 +123,27 @@ def zookeeper_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve
     """A ZooKeeper of our own; `url` is kazoo's hosts. Sessions may be as short as one second."""
     with _private(tmp_path_factory.mktemp("zookeeper"), "zookeeper") as directory:
         yield _server(directory, "zookeeper")
+
+
+@pytest.fixture(scope="session")
+def redis_tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """`url` is rediss://USER:PASSWORD@..."""
+    with _private(tmp_path_factory.mktemp("redis-tls"), "redis-tls") as directory:
+        yield _server(directory, "redis-tls")
+
+
+@pytest.fixture(scope="session")
+def kafka_tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """With SASL, SCRAM-SHA-512."""
+    with _private(tmp_path_factory.mktemp("kafka-tls"), "kafka-tls") as directory:
+        yield _server(directory, "kafka-tls")
+
+
+@pytest.fixture(scope="session")
+def zookeeper_tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Over TLS alone."""
+    with _private(tmp_path_factory.mktemp("zookeeper-tls"), "zookeeper-tls") as directory:
+        yield _server(directory, "zookeeper-tls")
 
 
 @pytest.fixture(scope="session")

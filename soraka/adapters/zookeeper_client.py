@@ -55,7 +55,7 @@ class ZookeeperClient:
             connection_retry=KazooRetry(
                 max_tries=-1, delay=0.1, max_delay=RECONNECT_MAX_S, sleep_func=gevent.sleep
             ),
-            **_digest(username, password),
+            **digest(username, password),
         )
 
     def connect(self, connected: Callable[[], None]) -> None:
@@ -142,7 +142,8 @@ class ZookeeperClient:
             self.kazoo.close()
 
 
-def _digest(username: str, password: str) -> dict[str, Any]:
+def digest(username: str, password: str) -> dict[str, Any]:
+    """Settings of kazoo for such a user; none for ''."""
     if not username:
         return {}
     return {
