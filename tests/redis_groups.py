@@ -77,8 +77,8 @@ tls-cluster yes
 """
 USER = "soraka"
 USER_CONF = f"""\
-user {USER} on >{PASSWORD} ~* resetchannels -@all +@read +@write +@scripting +@connection -@dangerous \
-+time +info +role +cluster|slots
+user {USER} on >{PASSWORD} ~* resetchannels -@all +@read +@write +@scripting +@connection \
+-@dangerous +time +info +role +cluster|slots
 """
 WATCHER_CONF = f"""\
 user {USER} on >{SENTINEL_PASSWORD} -@all +@connection +sentinel|get-master-addr-by-name

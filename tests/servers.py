@@ -126,24 +126,29 @@ def zookeeper_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve
 
 
 @pytest.fixture(scope="session")
-def redis_tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def tls_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the servers with TLS live, which share a CA; they come when they are asked for."""
+    directory = tmp_path_factory.mktemp("tls")
+    with _guard(directory):
+        yield directory
+
+
+@pytest.fixture(scope="session")
+def redis_tls_server(tls_stack: Path) -> Server:
     """`url` is rediss://USER:PASSWORD@..."""
-    with _private(tmp_path_factory.mktemp("redis-tls"), "redis-tls") as directory:
-        yield _server(directory, "redis-tls")
+    return _added(tls_stack, "redis-tls")
 
 
 @pytest.fixture(scope="session")
-def kafka_tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def kafka_tls_server(tls_stack: Path) -> Server:
     """With SASL, SCRAM-SHA-512."""
-    with _private(tmp_path_factory.mktemp("kafka-tls"), "kafka-tls") as directory:
-        yield _server(directory, "kafka-tls")
+    return _added(tls_stack, "kafka-tls")
 
 
 @pytest.fixture(scope="session")
-def zookeeper_tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def zookeeper_tls_server(tls_stack: Path) -> Server:
     """Over TLS alone."""
-    with _private(tmp_path_factory.mktemp("zookeeper-tls"), "zookeeper-tls") as directory:
-        yield _server(directory, "zookeeper-tls")
+    return _added(tls_stack, "zookeeper-tls")
 
 
 @pytest.fixture(scope="session")
@@ -178,14 +183,24 @@ def newest_aof(redis: Server) -> Path:
 def _private(directory: Path, *only: str) -> Iterator[Path]:
     """Run a stack in `directory` with the servers `only`, or all; the logs stay afterwards."""
     with _guard(directory):
-        options = ["--only", ",".join(only)] if only else []
-        try:
-            _stack("up", "--ports", "auto", *options, directory=directory)
-        except subprocess.CalledProcessError as error:
-            if error.returncode == NOT_INSTALLED and not os.environ.get("CI"):
-                pytest.skip(error.stderr)
-            pytest.fail(error.stderr, pytrace=False)
+        _up(directory, *only)
         yield directory
+
+
+def _added(directory: Path, name: str) -> Server:
+    """One more server of a stack."""
+    _up(directory, name)
+    return _server(directory, name)
+
+
+def _up(directory: Path, *only: str) -> None:
+    options = ["--only", ",".join(only)] if only else []
+    try:
+        _stack("up", "--ports", "auto", *options, directory=directory)
+    except subprocess.CalledProcessError as error:
+        if error.returncode == NOT_INSTALLED and not os.environ.get("CI"):
+            pytest.skip(error.stderr)
+        pytest.fail(error.stderr, pytrace=False)
 
 
 @contextlib.contextmanager
