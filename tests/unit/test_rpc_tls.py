@@ -141,8 +141,11 @@ def test_a_plain_client_is_told(start: Start, caplog: pytest.LogCaptureFixture) 
     assert _events(caplog) == [("rpc.handshake_failed", "it does not speak TLS (tls.thrift)")]
 
 
-def test_a_plain_server_is_told_of(start: Start, ours: TlsConfig) -> None:
+def test_a_plain_server_is_told_of(
+    start: Start, ours: TlsConfig, caplog: pytest.LogCaptureFixture
+) -> None:
     assert "tls.thrift" in _failure(start(None), ours)
+    assert _events(caplog) == [("rpc.bad_frame", "it speaks TLS (tls.thrift)")]
 
 
 def test_old_protocols_are_refused(start: Start, ours: TlsConfig) -> None:
