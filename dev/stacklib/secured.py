@@ -18,7 +18,6 @@ SETTINGS = """\
 distinguished_name = name
 prompt = no
 [name]
-CN = soraka development
 [ca]
 basicConstraints = critical, CA:TRUE
 keyUsage = critical, keyCertSign, cRLSign
@@ -47,14 +46,14 @@ def make_authority(folder: Path) -> None:
     """ca.pem and ca.key."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     (folder / "openssl.cnf").write_text(SETTINGS)
-    _make(folder, "ca", "ca", DAYS)
+    _make(folder, "ca", "ca")
 
 
-def issue(folder: Path, name: str, hosts: Iterable[str] = HERE, days: int = DAYS) -> None:
-    """NAME.pem and NAME.key, of the authority in `folder`; expired with -1 days."""
+def issue(folder: Path, name: str, hosts: Iterable[str] = HERE) -> None:
+    """NAME.pem and NAME.key, of the authority in `folder`."""
     names = ",".join(f"{_kind(host)}:{host}" for host in hosts)
     signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-addext", f"subjectAltName={names}")
-    _make(folder, name, "host", days, *signed)
+    _make(folder, name, "host", *signed)
 
 
 def _kind(host: str) -> str:
@@ -77,12 +76,12 @@ def section(tls: Path) -> str:
     return f"[tls]\n{files}thrift = true\n"
 
 
-def _make(folder: Path, name: str, extensions: str, days: int, *options: str) -> None:
+def _make(folder: Path, name: str, extensions: str, *options: str) -> None:
     key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
-    files = ("-keyout", f"{name}.key", "-out", f"{name}.pem", "-days", str(days))
-    settings = ("-config", "openssl.cnf", "-extensions", extensions)
+    files = ("-keyout", f"{name}.key", "-out", f"{name}.pem", "-days", str(DAYS))
+    about = ("-config", "openssl.cnf", "-extensions", extensions, "-subj", f"/CN=soraka {name}")
     done = subprocess.run(
-        ["openssl", "req", "-x509", *settings, *key, *files, *options],
+        ["openssl", "req", "-x509", *about, *key, *files, *options],
         cwd=folder,
         capture_output=True,
         text=True,
