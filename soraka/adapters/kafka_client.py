@@ -114,8 +114,8 @@ def opened(make: Callable[..., Any], **settings: Any) -> tuple[Any, Any]:
 
 
 def _stop_when_refused(manager: Any) -> None:
-    """Has the bootstrap end with what a broker says of the user. Left to itself it tries again until
-    its time is up, and tells no more than that."""
+    """Has the bootstrap end with what a broker says of the user. Left to itself it tries again
+    until its time is up, and tells no more than that."""
     get_connection, said = manager.get_connection, []
 
     def note(exc: Exception) -> None:
