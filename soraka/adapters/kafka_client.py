@@ -86,6 +86,7 @@ def opened(make: Callable[..., Any], **settings: Any) -> tuple[Any, Any]:
     leave sockets and an I/O greenlet behind. Those are closed here.
     """
     made: list[Any] = []
+    said: list[Exception] = []
     secured = settings.get("ssl_context")
     if secured is not None:
         secured.refused = ""
@@ -94,7 +95,7 @@ def opened(make: Callable[..., Any], **settings: Any) -> tuple[Any, Any]:
         made.append(KafkaNetClient(**config))
         # Asked for by name, an unknown topic would be asked for again ten times a second for ever.
         made[0].cluster.need_all_topic_metadata = True
-        _stop_when_refused(made[0]._manager)
+        _stop_when_refused(made[0]._manager, said)
         return made[0]
 
     try:
@@ -107,16 +108,18 @@ def opened(make: Callable[..., Any], **settings: Any) -> tuple[Any, Any]:
     except BaseException as exc:
         for each in made:
             each.close()
+        if isinstance(exc, KafkaError) and said:
+            raise said[-1] from exc
         if isinstance(exc, KafkaError) and secured is not None and secured.refused:
             raise LogUnavailable(f"kafka: {secured.refused}") from exc
         raise
     return client, made[0]
 
 
-def _stop_when_refused(manager: Any) -> None:
-    """Has the bootstrap end with what a broker says of the user. Left to itself it tries again
-    until its time is up, and tells no more than that."""
-    get_connection, said = manager.get_connection, []
+def _stop_when_refused(manager: Any, said: list[Exception]) -> None:
+    """Has the bootstrap end with what a broker says of the user, which `said` has then. Left to
+    itself it tries again until its time is up, and tells no more than that."""
+    get_connection = manager.get_connection
 
     def note(exc: Exception) -> None:
         if isinstance(exc, REFUSALS):

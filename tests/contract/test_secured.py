@@ -18,7 +18,7 @@ from soraka.adapters.zookeeper_tls import TlsHandler
 from soraka.config import Config, TlsConfig
 from soraka.errors import LogUnavailable, RegistryUnavailable, StoreUnavailable, Unavailable
 from soraka.message import Instance, Topic
-from soraka.ports import ClaimKind
+from soraka.ports import ClaimKind, Record
 from tests.certificates import Authority
 from tests.contract.store_kit import SETTINGS, group_store, message, put, wait_for
 from tests.redis_groups import (
@@ -72,7 +72,7 @@ def strange_to(server: Server, stranger: TlsConfig) -> TlsConfig:
 
 def kafka(server: Server, **changed: Any) -> Sections:
     settings = {"tls": True, "username": USER, "password": PASSWORD, **changed}
-    about = {"adapter": "kafka", "bootstrap": server.url, "append_timeout_ms": 1500}
+    about = {"adapter": "kafka", "bootstrap": server.url, "append_timeout_ms": 3000}
     return {"log": {**about, **settings}}
 
 
@@ -80,7 +80,7 @@ def kafka_failure(settings: Config) -> str:
     """What is said of it where the log is asked, and where center joins."""
     with closing(wiring.open_log(settings)) as log:
         with pytest.raises(LogUnavailable) as refused:
-            log.check()
+            log.append("orders", [Record("key", b"value")])
         with pytest.raises(LogUnavailable) as not_joined:
             log.consumer("g")
     said, of_consumer = str(refused.value), str(not_joined.value)
