@@ -97,7 +97,10 @@ class Context(SSLContext):
         if reason in _NOT_TLS:
             return f"it does not speak TLS ({self.switch})"
         if isinstance(exc, ssl.SSLEOFError | HandshakeTimeout):
-            return f"it broke off the handshake; it may not speak TLS ({self.switch})"
+            return (
+                f"it broke off the handshake; it may not speak TLS ({self.switch}), or not take our "
+                "certificate (tls.certificate)"
+            )
         return _plain(reason) or getattr(exc, "strerror", None) or str(exc)
 
     def why(self, exc: BaseException) -> str:

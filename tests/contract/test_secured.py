@@ -71,9 +71,8 @@ def strange_to(server: Server, stranger: TlsConfig) -> TlsConfig:
 
 
 def kafka(server: Server, **changed: Any) -> Sections:
-    settings = {"tls": True, "username": USER, "password": PASSWORD, **changed}
     about = {"adapter": "kafka", "bootstrap": server.url, "append_timeout_ms": 3000}
-    return {"log": {**about, **settings}}
+    return {"log": {**about, "tls": True, "username": USER, "password": PASSWORD, **changed}}
 
 
 def kafka_failure(settings: Config) -> str:
@@ -97,7 +96,9 @@ def test_kafka_lets_in_who_has_all(kafka_tls_server: Server) -> None:
 
 @pytest.mark.parametrize("user", [{"password": WRONG}, {"username": "nobody"}], ids=str)
 def test_kafka_with_a_wrong_user(kafka_tls_server: Server, user: dict[str, str]) -> None:
-    said = kafka_failure(given(kafka(kafka_tls_server, **user), kafka_tls_server.tls))
+    # it ends with the answer, however late that is
+    settings = kafka(kafka_tls_server, append_timeout_ms=20_000, **user)
+    said = kafka_failure(given(settings, kafka_tls_server.tls))
     assert said.count("log.username, log.password") == 2
 
 
