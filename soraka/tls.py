@@ -98,8 +98,8 @@ class Context(SSLContext):
             return f"it does not speak TLS ({self.switch})"
         if isinstance(exc, ssl.SSLEOFError | HandshakeTimeout):
             return (
-                f"it broke off the handshake; it may not speak TLS ({self.switch}), or not take our "
-                "certificate (tls.certificate)"
+                f"it broke off the handshake; it may not speak TLS ({self.switch}), or not take "
+                "our certificate (tls.certificate)"
             )
         return _plain(reason) or getattr(exc, "strerror", None) or str(exc)
 
