@@ -8,20 +8,42 @@ from uuid import UUID
 
 from kafka import TopicPartition
 from kafka.errors import (
+    IllegalSaslStateError,
     InvalidTopicError,
     KafkaError,
     MessageSizeTooLargeError,
     RecordListTooLargeError,
+    SaslAuthenticationFailedError,
     UnknownTopicOrPartitionError,
+    UnsupportedSaslMechanismError,
 )
 from kafka.net.compat import KafkaNetClient
 from kafka.net.inet import KafkaNetSocket
 
 from soraka.errors import BodyTooLarge, InvalidParams, LogUnavailable, TopicNotFound
 from soraka.ports import Logged
+from soraka.tls import Context
 
 RECONNECT_MAX_MS = 1000
 DIRECT = "soraka-direct"
+REFUSALS = (SaslAuthenticationFailedError, UnsupportedSaslMechanismError, IllegalSaslStateError)
+"""What a broker says of a user that it does not let in."""
+
+
+def connection(
+    bootstrap: str, secured: Context | None, username: str, password: str
+) -> dict[str, Any]:
+    """What every client of kafka-python needs to find the brokers, and to be let in."""
+    settings: dict[str, Any] = {"bootstrap_servers": bootstrap.split(",")}
+    protocol = "SSL" if secured else "PLAINTEXT"
+    if secured:
+        settings["ssl_context"] = secured
+    if username:
+        protocol = f"SASL_{protocol}"
+        settings["sasl_mechanism"] = "SCRAM-SHA-512"
+        settings["sasl_plain_username"] = username
+        settings["sasl_plain_password"] = password
+    return {**settings, "security_protocol": protocol}
 
 
 class _Direct(KafkaNetSocket):  # type: ignore[misc]
@@ -51,6 +73,8 @@ def translated() -> Iterator[None]:
         raise InvalidParams("topic_name", f"Kafka does not take it: {exc}") from exc
     except (MessageSizeTooLargeError, RecordListTooLargeError) as exc:
         raise BodyTooLarge("record", "larger than Kafka takes") from exc
+    except REFUSALS as exc:
+        raise LogUnavailable(f"kafka: log.username, log.password: {exc}") from exc
     except (KafkaError, OSError) as exc:
         raise LogUnavailable(f"kafka: {exc!r}") from exc
 
@@ -62,11 +86,16 @@ def opened(make: Callable[..., Any], **settings: Any) -> tuple[Any, Any]:
     leave sockets and an I/O greenlet behind. Those are closed here.
     """
     made: list[Any] = []
+    said: list[Exception] = []
+    secured = settings.get("ssl_context")
+    if secured is not None:
+        secured.refused = ""
 
     def network(**config: Any) -> Any:
         made.append(KafkaNetClient(**config))
         # Asked for by name, an unknown topic would be asked for again ten times a second for ever.
         made[0].cluster.need_all_topic_metadata = True
+        _stop_when_refused(made[0]._manager, said)
         return made[0]
 
     try:
@@ -76,11 +105,34 @@ def opened(make: Callable[..., Any], **settings: Any) -> tuple[Any, Any]:
             reconnect_backoff_max_ms=RECONNECT_MAX_MS,
             **settings,
         )
-    except BaseException:
+    except BaseException as exc:
         for each in made:
             each.close()
+        if isinstance(exc, KafkaError) and said:
+            raise said[-1] from exc
+        if isinstance(exc, KafkaError) and secured is not None and secured.refused:
+            raise LogUnavailable(f"kafka: {secured.refused}") from exc
         raise
     return client, made[0]
+
+
+def _stop_when_refused(manager: Any, said: list[Exception]) -> None:
+    """Has the bootstrap end with what a broker says of the user, which `said` has then. Left to
+    itself it tries again until its time is up, and tells no more than that."""
+    get_connection = manager.get_connection
+
+    def note(exc: Exception) -> None:
+        if isinstance(exc, REFUSALS):
+            said.append(exc)
+
+    def get(*args: Any, **options: Any) -> Any:
+        if said and not manager.bootstrapped:
+            raise said[-1]
+        connection = get_connection(*args, **options)
+        connection.init_future.add_errback(note)
+        return connection
+
+    manager.get_connection = get
 
 
 def partition_name(tp: TopicPartition, topic_id: UUID | None) -> str:
