@@ -221,11 +221,11 @@ class OutboundConfig:
     allowed_hosts: str = _set(
         EVERY_HOST, "names, *.name or *, comma-separated; the narrowest that holds decides"
     )
-    denied_hosts: str = _set("", "of two alike the denial")
+    denied_hosts: str = _set("", "the same; of two alike this one decides")
     allowed_networks: str = _set(
         EVERY_NETWORK, "networks or addresses, comma-separated; the narrowest that holds decides"
     )
-    denied_networks: str = _set(UNSAFE_NETWORKS, "of two alike the denial")
+    denied_networks: str = _set(UNSAFE_NETWORKS, "the same; of two alike this one decides")
     ca_files: str = _set(
         "", "PEM files trusted in place of the system's: FILE, or HOST=FILE, comma-separated"
     )

@@ -37,8 +37,9 @@ UNSAFE_NETWORKS = (
 
 MAX_REMEMBERED = 4096
 _PATTERN = re.compile(r"\*|(\*\.)?[0-9a-z_-]+(\.[0-9a-z_-]+)*")
-_NAT64 = IPv6Network("64:ff9b::/96")
-_IPV4_COMPATIBLE = IPv6Network("::/96")
+_WITH_IPV4 = tuple(map(IPv6Network, ("64:ff9b::/96", "::/96", "::ffff:0:0:0/96")))
+"""Whose last 32 bits are one: for NAT64, compatible with IPv4, and translated."""
+_LOOPBACK = 1
 
 
 class _HostRule(NamedTuple):
@@ -184,9 +185,8 @@ def _meanings(address: Address) -> Iterable[Address]:
     if address.ipv4_mapped:  # the system sends it over IPv4
         return (address.ipv4_mapped,)
     inner = address.sixtofour
-    low = int(address) & 0xFFFFFFFF
-    if address in _NAT64 or (address in _IPV4_COMPATIBLE and low > 0xFFFF):
-        inner = IPv4Address(low)
+    if int(address) > _LOOPBACK and any(address in network for network in _WITH_IPV4):
+        inner = IPv4Address(int(address) & 0xFFFFFFFF)
     return (address, inner) if inner else (address,)
 
 

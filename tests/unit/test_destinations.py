@@ -24,6 +24,7 @@ SPELLINGS = {
     "mapped in hex": "[::FFFF:A9FE:A9FE]",
     "mapped at length": "[0:0:0:0:0:ffff:a9fe:a9fe]",
     "compatible": "[::169.254.169.254]",
+    "translated": "[::ffff:0:169.254.169.254]",
     "NAT64": "[64:ff9b::a9fe:a9fe]",
     "6to4": "[2002:a9fe:a9fe::1]",
 }
