@@ -162,7 +162,8 @@ def _asked() -> str:
 def _shown(topic: Any) -> dict[str, Any]:
     """Its settings; of its secrets only how many there are."""
     settings = dataclasses.asdict(topic)
-    return {**settings, "secret_num": len(settings.pop("secrets"))}
+    settings["secret_num"] = len(settings.pop("secrets"))
+    return settings
 
 
 def _changed(topic: Any, given: Mapping[str, Any]) -> Any:

@@ -95,7 +95,7 @@ class Destinations:
         name = plain(host) if address is None else str(address)
         rule = next((rule for rule in self._host_rules if rule.holds_for(name)), None)
         if rule is None or rule.denies:
-            return _denied(name, rule and rule.pattern)
+            return _denied(name, rule.pattern if rule else None)
         return None if address is None else self.why_address_denied(str(address))
 
     def _why_address_denied(self, text: str) -> str | None:
@@ -103,7 +103,7 @@ class Destinations:
             rules = (rule for rule in self._network_rules if address in rule.network)
             rule = next(rules, None)
             if rule is None or rule.denies:
-                return _denied(str(address), rule and str(rule.network))
+                return _denied(str(address), str(rule.network) if rule else None)
         return None
 
 

@@ -1,5 +1,6 @@
 """TLS of callbacks: whom they believe, and what they show of themselves, against real servers."""
 
+import re
 import socket
 import ssl
 import subprocess
@@ -154,5 +155,5 @@ def test_a_file_of_no_use_is_refused_at_the_start(
         "locked": files.locked,
         "nothing": nothing,
     }[which]
-    with pytest.raises(ConfigError, match=rf"^outbound\.{setting}: {path}: "):
+    with pytest.raises(ConfigError, match=rf"^outbound\.{setting}: {re.escape(str(path))}: "):
         Trust(**{setting: f"*.example={path}"})
