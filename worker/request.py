@@ -7,7 +7,7 @@ Whatever is not visible ASCII is percent-encoded, so nothing breaks out of its l
 
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, quote, urlencode, urlsplit
@@ -80,7 +80,8 @@ def signed(request: Request, signer: Signer, msg_id: str, now_ms: int) -> Reques
     data, body_at = request.data, request.body_at
     lines = signer.headers(_visible(msg_id), now_ms, data[body_at:])
     end = body_at - len(b"\r\n")
-    return replace(request, data=data[:end] + lines + data[end:], body_at=body_at + len(lines))
+    data = data[:end] + lines + data[end:]
+    return Request(request.origin, data, request.ttr_ms, body_at + len(lines))
 
 
 @lru_cache(maxsize=1024)

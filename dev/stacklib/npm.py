@@ -30,9 +30,21 @@ AXE = Package(
 """Looks for faults of accessibility, in the browser tests alone."""
 
 WEBHOOKS = (
-    Package("standardwebhooks", "1.1.1", "?"),
-    Package("@stablelib/base64", "1.0.1", "?"),
-    Package("fast-sha256", "1.3.0", "?"),
+    Package(
+        "standardwebhooks",
+        "1.1.1",
+        "sha512-bCbX9ZEyFkWPsRz7Bl3NuQUJohmwGSev/yhr7vhaGPlc4AfIrspIRa6cPTBuI1ItmrTDJ4d/S2hCsfe4+vQGnQ==",
+    ),
+    Package(
+        "@stablelib/base64",
+        "1.0.1",
+        "sha512-1bnPQqSxSuc3Ii6MhBysoWCg58j97aUjuCSZrGSmDxNqtytIi0k8utUenAwTZN4V5mXXYGsVUI9zeBqy+jBOSQ==",
+    ),
+    Package(
+        "fast-sha256",
+        "1.3.0",
+        "sha512-n11RGP/lrWEFI/bWdygLxhI+pVeo1ZYIVwvvPkW7azl/rOy+F3HYRZ2K5zeE9mmkhQppyv9sQFx0JM9UabnpPQ==",
+    ),
 )
 """Verifies signed callbacks in tests, with what it needs."""
 
