@@ -512,6 +512,7 @@ def test_fields_that_are_not_known_are_refused_by_every_call(kit: Kit, api: Clie
         "job_id": "x",
         "name": "x",
         "role": "viewer",
+        "which": "all",
         "password": "0123456789",
         "old_password": "x",
         "new_password": "0123456789",
