@@ -21,7 +21,7 @@ topic takes its full deadline."""
 class Ingress:
     """`topics` gives the settings of a topic, raising TopicNotFound or making it, `known_topics`
     never makes it; `encode` is `soraka.wire.encode`; `new_id` makes UUIDv7s; `early_ms` is that
-    of the store."""
+    of the store; `why_denied` says where no callback may go."""
 
     def __init__(
         self,
@@ -36,8 +36,10 @@ class Ingress:
         new_id: Callable[[], str],
         limits: ReceiveConfig,
         early_ms: int,
+        why_denied: rules.WhyDenied = lambda _host: None,
         counted: Counted = lambda _topic, _name, _count: None,
     ) -> None:
+        self._why_denied = why_denied
         self._counted = counted
         self._log = log
         self._reader = reader
@@ -110,7 +112,7 @@ class Ingress:
 
     def _message(self, submission: Submission, topics: Callable[[str], Topic]) -> Message:
         now = self._clock.now_ms()
-        rules.check_submission(submission, self._limits, now, self._early_ms)
+        rules.check_submission(submission, self._limits, now, self._early_ms, self._why_denied)
         # last: this may create the topic
         topic = topics(submission.topic)
         retry_ms = submission.retry_ms
