@@ -14,6 +14,7 @@ from soraka import (
     cli_messages,
     cli_rebalance,
     cli_rebuild,
+    cli_token,
     cli_topic,
     config,
 )
@@ -140,6 +141,7 @@ for command in (
     cli_messages.add_time,
     cli_messages.show,
     cli_topic.topic,
+    cli_token.token,
     cli_rebalance.rebalance,
     cli_rebuild.rebuild,
 ):

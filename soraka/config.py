@@ -127,6 +127,13 @@ class ReceiveConfig:
     max_ttr_ms: int = _set(60_000, "the longest ttr", min=1000, max=3_600_000)
     read_timeout_ms: int = _set(10_000, "for a request to arrive whole", min=100, max=600_000)
     idle_timeout_ms: int = _set(300_000, "a silent Thrift connection is closed", min=1000)
+    idempotency_ms: int = _set(
+        600_000,
+        "an idempotency key holds for this; at most the retention and store.early_ms",
+        min=1000,
+        max=DAY_MS,
+    )
+    tokens: str = _set("", "the file of API tokens that callers need one of; '': none is needed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
