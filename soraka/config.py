@@ -19,6 +19,8 @@ ENV_PREFIX = "SORAKA_"
 REDIS_MODES = ("single", "sentinel", "cluster")
 SECRET = (("store", "url"), ("store", "sentinel_password"))
 """Settings with passwords, which no error repeats."""
+NO_SETTINGS = ("CONFIG", "SERVER", "PROFILE", "PROFILES", "TOKEN")
+"""In the environment for the command, with this prefix too."""
 EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104
 """Hosts to listen on that are no address to reach anybody at."""
 
@@ -306,7 +308,7 @@ def _environment_names() -> dict[str, tuple[str, str]]:
 
 
 def _refuse_unknown_environment(environ: Mapping[str, str]) -> None:
-    known = {*_environment_names(), f"{ENV_PREFIX}CONFIG", f"{ENV_PREFIX}SERVER"}
+    known = {*_environment_names(), *(f"{ENV_PREFIX}{name}" for name in NO_SETTINGS)}
     for name in environ:
         if name.startswith(ENV_PREFIX) and name not in known:
             raise ConfigError(

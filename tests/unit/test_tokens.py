@@ -87,7 +87,7 @@ def test_a_file_that_breaks_counts_as_it_was(path: Path, caplog: pytest.LogCaptu
 def test_a_file_that_is_none_stops_the_start(tmp_path: Path, text: str) -> None:
     path = tmp_path / "tokens.json"
     path.write_text(text)
-    with pytest.raises(ConfigError, match="receive.tokens = "):
+    with pytest.raises(ConfigError, match=r"receive\.tokens = "):
         Tokens(path)
 
 
