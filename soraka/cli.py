@@ -48,6 +48,13 @@ def main() -> None:
     A deployment runs these, each as often as you like, with one config file:
       soraka receive | admin | center | worker --config soraka.toml
     `soraka config` prints every setting with its meaning.
+
+    Commands that call a deployment find it, and their token, in ~/.config/soraka.toml:
+
+    \b
+      [default]
+      server = "10.0.0.5:30003"
+      token = "soraka_..."
     """
 
 

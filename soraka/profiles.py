@@ -39,6 +39,12 @@ class Profile:
     def client_url(self) -> str:
         return self.url or f"thrift://{self.server}"
 
+    def at(self, server: str | None) -> "Profile":
+        """The same at another Thrift address, which is not told the token of this one."""
+        if server in (None, self.server):
+            return self
+        return Profile(server=server or LOCAL, token=os.environ.get(TOKEN))
+
 
 def load(name: str | None = None, file: Path | None = None) -> Profile:
     """The profile of that name. Without a name that of the environment, or `default`, which is
