@@ -2,7 +2,7 @@
 
 import ssl
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -104,10 +104,7 @@ class Client:
             msg_id=msg_id,
             idempotency_key=idempotency_key,
         )
-        given = fields_of(message)
-        sent = self._identified(given)
-        result = self._call("submit", sent, lambda refused: self._keyed(given, sent, refused))
-        return str(result["msgId"])
+        return str(self._submit(fields_of(message))["msgId"])
 
     def submit_batch(self, messages: Iterable[NewMessage]) -> list[Submitted]:
         """Any number of messages, sent in groups as large as the server takes them; one answer
@@ -154,24 +151,25 @@ class Client:
     ) -> None:
         self.close()
 
-    def _call(
-        self,
-        operation: str,
-        fields: Fields,
-        instead: Callable[[InvalidParams], Fields | None] = lambda _: None,
-    ) -> Any:
-        """The result. What is refused at once is sent with the fields that `instead` gives."""
+    def _submit(self, given: Fields) -> Any:
+        sent = self._identified(given)
         patience = Patience(self._retry_for, len(self._servers))
+        try:
+            return self._call("submit", sent, patience)
+        except InvalidParams as exc:
+            other = self._otherwise(given, sent, exc, patience)
+            if other is None:
+                raise
+            return self._call("submit", other, patience)
+
+    def _call(self, operation: str, fields: Fields, patience: Patience | None = None) -> Any:
+        """The result."""
+        patience = patience or Patience(self._retry_for, len(self._servers))
         while True:
             try:
                 return self._once(operation, fields)
             except Again as exc:
                 patience.wait(exc)
-            except InvalidParams as exc:
-                other = instead(exc) if patience.is_new else None
-                if other is None:
-                    raise
-                fields = other
 
     def _once(self, operation: str, fields: Fields) -> Any:
         at = self._at
@@ -194,18 +192,16 @@ class Client:
                 self._max_batch = half = len(sent) // 2
                 parts = (slice(half), slice(half, None))
                 return [a for part in parts for a in self._submit_group(given[part], sent[part])]
-            unknown, again = None, []
+            again, unknown = [], list[Again]()
             for i, answer in zip(waiting, found, strict=True):
-                answers[i], error = answer, answer.error
-                if isinstance(error, Again):
-                    unknown = error
+                answers[i] = answer
+                if isinstance(answer.error, Again):
+                    unknown.append(answer.error)
                     again.append(i)
-                elif isinstance(error, InvalidParams) and patience.is_new:
-                    other = self._keyed(given[i], sent[i], error)
-                    if other is not None:
-                        sent[i] = other
-                        again.append(i)
-            if unknown is not None and not patience.waits(unknown):
+                elif other := self._otherwise(given[i], sent[i], answer.error, patience):
+                    sent[i] = other
+                    again.append(i)
+            if unknown and not patience.waits(unknown[0]):
                 break
             waiting = again
         return answers
@@ -227,10 +223,14 @@ class Client:
             return {**fields, "msg_id": str(uuid_utils.uuid7())}
         return {**fields, "idempotency_key": uuid.uuid4().hex}
 
-    def _keyed(self, given: Fields, sent: Fields, refused: InvalidParams) -> Fields | None:
-        """With a key, where an id of our own was refused: the clock here is wrong, and the
-        server's store has to remember."""
-        if refused.field != "msg_id" or "msg_id" in given or "msg_id" not in sent:
+    def _otherwise(
+        self, given: Fields, sent: Fields, refused: SorakaError | None, patience: Patience
+    ) -> Fields | None:
+        """What to send in the place of what was refused at once: with a key, where an id of our
+        own was the reason. Then the clock here is wrong, and the store has to remember."""
+        ours = "msg_id" in sent and "msg_id" not in given
+        about_id = isinstance(refused, InvalidParams) and refused.field == "msg_id"
+        if not (ours and about_id and patience.is_new):
             return None
         self._own_ids = False
         return self._identified(given)
