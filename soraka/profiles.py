@@ -66,7 +66,8 @@ def default_file() -> Path:
     named = os.environ.get(FILE)
     if named:
         return Path(named)
-    return Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "soraka.toml"
+    # not Path.expanduser, which raises for a user without a home
+    return Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"), "soraka.toml")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -59,7 +59,10 @@ class ThriftTransport:
         arguments, shaped = _SHAPES[operation]
         given = arguments(fields)
         try:
-            return shaped(self._pool.use(lambda connection: connection.call(operation, given)))
+            answer = self._pool.use(lambda connection: connection.outcome(operation, given))
+            if isinstance(answer, TException):
+                raise answer
+            return shaped(answer)
         except TException as exc:
             raise _error(exc) from exc
         except PeerUnavailable as exc:
@@ -92,6 +95,13 @@ class _Connection:
         except BaseException:
             self._sock.close()
             raise
+
+    def outcome(self, method: str, arguments: Mapping[str, Any]) -> Any:
+        """The answer, or the exception that is one: the connection is as good as before."""
+        try:
+            return self.call(method, arguments)
+        except TException as exc:
+            return exc
 
     def call(self, method: str, arguments: Mapping[str, Any]) -> Any:
         payload = thrift_call.request(_t.Soraka, method, arguments)

@@ -12,6 +12,7 @@ from soraka.client import Client, NotAllowed, NotAuthenticated
 from tests.acceptance.deployments import Standalone
 from tests.acceptance.sink import Sink, wait_until
 
+ANY_PORTS = ("--receive-port=0", "--admin-port=0", "--thrift-port=0")
 pytestmark = pytest.mark.timeout(120)
 
 
@@ -30,7 +31,7 @@ def soraka(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
 def test_a_deployment_that_asks_for_tokens(tmp_path: Path, sink: Sink) -> None:
     file = str(tmp_path / "tokens.json")
     setting = {"SORAKA_RECEIVE_TOKENS": file}
-    for role in (("standalone", f"--data-dir={tmp_path}"), ("receive",)):
+    for role in (("standalone", f"--data-dir={tmp_path}", *ANY_PORTS), ("receive",)):
         cluster = {
             "SORAKA_REGISTRY_ADAPTER": "zookeeper",
             "SORAKA_LOG_ADAPTER": "kafka",
