@@ -10,6 +10,7 @@ from typing import Any
 from soraka.client.failures import Again, error_of
 from soraka.client.messages import Fields
 from soraka.client.pool import Pool
+from soraka.errors import BodyTooLarge, SorakaError
 
 MAX_ANSWER_BYTES = 16 << 20
 SUCCESS = 200
@@ -69,11 +70,18 @@ def _result(status: int, retry_after: str | None, body: bytes) -> Any:
         answer = json.loads(body)
         ec, em, result = answer["ec"], answer["em"], answer["result"]
     except (ValueError, TypeError, LookupError) as exc:
-        # a proxy's own words
-        raise Again(f"HTTP {status}, and no answer of soraka", _seconds(retry_after)) from exc
+        raise _foreign(status, _seconds(retry_after)) from exc
     if ec != SUCCESS:
         raise error_of(ec, em, _seconds(retry_after))
     return result
+
+
+def _foreign(status: int, wait_s: float) -> SorakaError:
+    """For an answer that is not in soraka's words: a proxy's, or another server's."""
+    told = f"HTTP {status}, and no answer of soraka"
+    if status >= 500 or status in (408, 429):
+        return Again(told, wait_s)
+    return BodyTooLarge("body", told) if status == 413 else SorakaError(told)
 
 
 def _seconds(retry_after: str | None) -> float:

@@ -373,24 +373,45 @@ def test_a_silent_server_is_given_up() -> None:
                 client.get("x")
 
 
-def test_an_answer_that_is_none_of_soraka() -> None:
-    def app(_: Any, start_response: Any) -> list[bytes]:
-        start_response("502 Bad Gateway", [("Content-Type", "text/html"), ("Retry-After", "9")])
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        ("502 Bad Gateway", errors.Unavailable),
+        ("429 Slow down", errors.Unavailable),
+        ("404 Not Found", errors.SorakaError),
+        ("413 Too Large", errors.BodyTooLarge),
+        ("200 OK", errors.SorakaError),
+        ("302 Found", errors.SorakaError),
+    ],
+)
+def test_words_of_a_proxy(status: str, kind: type[errors.SorakaError]) -> None:
+    asked = []
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        asked.append(environ["PATH_INFO"])
+        start_response(status, [("Content-Type", "text/html"), ("Retry-After", "9")])
         return [b"<html>"]
 
     server = WSGIServer(("127.0.0.1", 0), app, log=None)
     server.start()
     url = f"http://127.0.0.1:{server.server_port}/below/"
-    with pytest.raises(errors.Unavailable, match="HTTP 502"), Client(url, retry_for=5) as client:
+    with pytest.raises(kind, match=f"HTTP {status[:3]}") as raised, Client(url, retry_for=5) as c:
+        c.get("x")
+    server.stop(1)
+    assert isinstance(raised.value, errors.Unavailable) == (kind is errors.Unavailable)
+    assert asked == ["/below/sorakaq/msg/get"]
+
+
+@pytest.mark.parametrize(
+    "said", [b"\xff\xff\xff\xff", b"\x00\x00\x00\x03abc", b"SSH-2.0\r\n\r\n", b""]
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_answer_at_all(kind: str, said: bytes) -> None:
+    server = StreamServer(("127.0.0.1", 0), lambda sock, _: sock.sendall(said))
+    server.start()
+    url = f"{kind}://127.0.0.1:{server.server_port}"
+    with pytest.raises(errors.Unavailable), Client(url, retry_for=0) as client:
         client.get("x")
-    for wrong in (b"\xff\xff\xff\xff", b"\x00\x00\x00\x03abc", b"SSH-2.0\r\n\r\n"):
-        garbage = StreamServer(("127.0.0.1", 0), lambda sock, _, data=wrong: sock.sendall(data))
-        garbage.start()
-        for kind in KINDS:
-            address = f"{kind}://127.0.0.1:{garbage.server_port}"
-            with pytest.raises(errors.Unavailable), Client(address, retry_for=0) as client:
-                client.get("x")
-        garbage.stop(1)
     server.stop(1)
 
 
