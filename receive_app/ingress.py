@@ -5,10 +5,10 @@ Whatever returns has been acknowledged by the log. `Unavailable` means that it i
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 from receive_app import rules
 from receive_app.access import ANYONE, Caller
+from receive_app.batch import Accepted, TopicMemo, to_append
 from receive_app.keys import Given, Keyed, Keys
 from soraka.commands import Commands, not_found
 from soraka.config import ReceiveConfig
@@ -18,10 +18,6 @@ from soraka.ports import Clock, Log, Record, Store, StoreReader
 from soraka.stats import Counted
 from soraka.tokens import Right
 from soraka.topics import check_name
-
-BATCH_BUDGET_MS = 5_000
-"""A batch over many topics begins no further one after this: no wait without end when each
-topic takes its full deadline."""
 
 
 class Ingress:
@@ -88,10 +84,10 @@ class Ingress:
 
         One append per topic; when it fails, every message of that topic gets its error.
         """
-        topics = _Memo(self._topics, self._clock)
+        topics = TopicMemo(self._topics, self._clock)
         answers = [self._accepted(item, topics, caller) for item in items]
         self._use_keys(answers, caller)
-        for topic, records in _to_append(answers).items():
+        for topic, records in to_append(answers).items():
             error = self._append_group(topic, list(records.values()), topics)
             if error is not None:
                 for index in records:
@@ -134,7 +130,7 @@ class Ingress:
 
     def _accept(
         self, submission: Submission, topics: Callable[[str], Topic], caller: Caller
-    ) -> "_Accepted":
+    ) -> Accepted:
         now = self._clock.now_ms()
         rules.check_submission(submission, self._limits, now, self._early_ms)
         caller.check(Right.SUBMIT, submission.topic)
@@ -150,11 +146,11 @@ class Ingress:
             callback=submission.callback,
             retry_ms=topic.retry_ms if retry_ms is None else retry_ms,
         )
-        return _Accepted(submission, topic, message, self._record(message))
+        return Accepted(submission, topic, message, self._record(message))
 
     def _accepted(
-        self, item: Submission | SorakaError, topics: "_Memo", caller: Caller
-    ) -> "_Accepted | SorakaError":
+        self, item: Submission | SorakaError, topics: TopicMemo, caller: Caller
+    ) -> Accepted | SorakaError:
         if isinstance(item, SorakaError):
             return item
         try:
@@ -165,7 +161,7 @@ class Ingress:
     def _record(self, message: Message) -> Record:
         return Record(message.msg_id, self._encode(message))
 
-    def _use_keys(self, answers: "list[_Accepted | SorakaError]", caller: Caller) -> None:
+    def _use_keys(self, answers: list[Accepted | SorakaError], caller: Caller) -> None:
         """Replaces those that have an idempotency key by what that stands for."""
         keyed = {
             index: a
@@ -174,7 +170,7 @@ class Ingress:
         }
         if not keyed:
             return
-        found: Sequence[_Accepted | SorakaError]
+        found: Sequence[Accepted | SorakaError]
         try:
             found = self._with_keys(list(keyed.values()), caller)
         except Unavailable as exc:
@@ -182,15 +178,13 @@ class Ingress:
         for index, answer in zip(keyed, found, strict=True):
             answers[index] = answer
 
-    def _with_keys(
-        self, keyed: "Sequence[_Accepted]", caller: Caller
-    ) -> "list[_Accepted | SorakaError]":
+    def _with_keys(self, keyed: Sequence[Accepted], caller: Caller) -> list[Accepted | SorakaError]:
         """One for each, in order: with the id that its key stands for. Raises StoreUnavailable."""
         asked = [Keyed(a.submission, a.topic, a.record.key) for a in keyed]
         given = self._keys.give(caller.name, asked)
         return [self._with_id(a, g) for a, g in zip(keyed, given, strict=True)]
 
-    def _with_id(self, asked: "_Accepted", given: Given | SorakaError) -> "_Accepted | SorakaError":
+    def _with_id(self, asked: Accepted, given: Given | SorakaError) -> Accepted | SorakaError:
         if isinstance(given, SorakaError):
             return given
         record = asked.record
@@ -199,7 +193,7 @@ class Ingress:
         return asked._replace(record=record, append=given.append)
 
     def _append_group(
-        self, topic: str, records: list[Record], topics: "_Memo"
+        self, topic: str, records: list[Record], topics: TopicMemo
     ) -> SorakaError | None:
         try:
             topics.check_time()
@@ -208,56 +202,6 @@ class Ingress:
             return exc
         self._counted(topic, "accepted", len(records))
         return None
-
-
-class _Accepted(NamedTuple):
-    """What was asked for, and the message made of it. `append`: its record is yet to go into the
-    log."""
-
-    submission: Submission
-    topic: Topic
-    message: Message
-    record: Record
-    append: bool = True
-
-
-def _to_append(answers: Sequence[_Accepted | SorakaError]) -> dict[str, dict[int, Record]]:
-    """Topic -> index -> record of those that are yet to go into its log."""
-    by_topic: dict[str, dict[int, Record]] = {}
-    for index, answer in enumerate(answers):
-        if not isinstance(answer, SorakaError) and answer.append:
-            by_topic.setdefault(answer.submission.topic, {})[index] = answer.record
-    return by_topic
-
-
-class _Memo:
-    """Topics of one batch: each is asked for once, errors included, within BATCH_BUDGET_MS."""
-
-    def __init__(self, topics: Callable[[str], Topic], clock: Clock) -> None:
-        self._topics = topics
-        self._clock = clock
-        self._until = clock.now_ms() + BATCH_BUDGET_MS
-        self._known: dict[str, Topic | SorakaError] = {}
-
-    def __call__(self, name: str) -> Topic:
-        found = self._known.get(name)
-        if found is None:
-            found = self._known[name] = self._ask(name)
-        if isinstance(found, SorakaError):
-            raise found.with_traceback(None)  # raised again and again: it would grow
-        return found
-
-    def check_time(self) -> None:
-        """Raises Unavailable."""
-        if self._clock.now_ms() > self._until:
-            raise Unavailable("the batch took too long before it came to this topic")
-
-    def _ask(self, name: str) -> Topic | SorakaError:
-        try:
-            self.check_time()
-            return self._topics(name)
-        except SorakaError as exc:
-            return exc
 
 
 def _due_at(submission: Submission, now_ms: int) -> int:
