@@ -16,6 +16,7 @@ from soraka.message import Submission, Topic
 from soraka.ports import KeptKey, StoreKeys, StoreReader
 
 _BYTES = 20
+_encode = json.JSONEncoder(sort_keys=True).encode
 
 
 class Keyed(NamedTuple):
@@ -87,10 +88,10 @@ def digest(s: Submission) -> str:
 def _normal(params: str) -> str:
     """A JSON text, whatever its blanks and the order of its keys."""
     try:
-        return json.dumps(json.loads(params), sort_keys=True)
+        return _encode(json.loads(params))
     except RecursionError:
         return params
 
 
 def _hash(*values: object) -> str:
-    return blake2b(json.dumps(values).encode(), digest_size=_BYTES).hexdigest()
+    return blake2b(_encode(values).encode(), digest_size=_BYTES).hexdigest()
