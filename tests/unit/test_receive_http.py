@@ -612,9 +612,10 @@ def test_the_openapi_document_names_every_operation_and_field(kit: Kit) -> None:
     assert set(document["paths"]) == paths
     schemas = document["components"]["schemas"]
     assert set(schemas["Submission"]["properties"]) == {
-        "topic_name", "delay_time", "deliver_at", "ttr", "callback", "retry", "msg_id"
+        "topic_name", "delay_time", "deliver_at", "ttr", "callback", "retry", "msg_id",
+        "idempotency_key",
     }  # fmt: skip
     for operation in document["paths"][SUBMIT].values():
         assert set(operation["responses"]) == {
-            "200", "400", "404", "408", "409", "413", "500", "503"
+            "200", "400", "401", "403", "404", "408", "409", "413", "500", "503"
         }  # fmt: skip
