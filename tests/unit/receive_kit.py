@@ -91,6 +91,7 @@ class Kit:
             new_id=lambda: uuid7(self.now_ms()),
             limits=self.config.receive,
             early_ms=self.config.store.early_ms,
+            why_denied=self.config.outbound.destinations().why_host_denied,
             counted=lambda topic, name, n: self.tallied.update({(topic, name): n}),
         )
         access = Access(tokens)

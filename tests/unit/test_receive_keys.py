@@ -102,7 +102,7 @@ def test_a_finished_message_does_not_come_back(kit: Kit, ended: Ended) -> None:
     while (claim := kit.parts.store.claim([msg_id])[0]).kind is ClaimKind.LATER:
         gevent.sleep(0.001)
     assert claim.kind is ClaimKind.FIRE
-    kit.parts.store.settle([Outcome(msg_id, claim.attempt, ended)])
+    kit.parts.store.settle([Outcome(msg_id, claim.lease, ended)])
     assert kit.ingress.submit(keyed(delay_ms=0)) == msg_id
     kit.deliver()
     assert kit.ingress.get(msg_id).state.value == ended.value

@@ -11,13 +11,10 @@ import pytest
 from gevent.server import StreamServer
 
 from receive_app import rules
-from receive_app.ingress import Ingress
-from receive_app.rpc import Handler
-from soraka import wire
 from soraka.destinations import Destinations
 from soraka.errors import InvalidParams
 from soraka.message import Callback, Message, State, Submission
-from tests.unit.receive_kit import TOPIC, Kit, uuid7
+from tests.unit.receive_kit import TOPIC, Kit
 from tests.unit.sinks import Sink, ok, sink
 from tests.unit.test_destinations import SPELLINGS
 from tests.unit.worker_kit import Rig
@@ -240,20 +237,6 @@ def test_a_message_for_a_denied_destination_is_dead_at_once_with_the_reason(
 @pytest.fixture
 def kit(tmp_path: Path) -> Iterator[Kit]:
     made = Kit(tmp_path)
-    made.ingress = Ingress(
-        log=made.log,
-        store=made.parts.store,
-        reader=made.parts.store,
-        topics=made.parts.topics.get,
-        known_topics=made.parts.topics.find,
-        clock=made.parts.clock,
-        encode=wire.encode,
-        new_id=lambda: uuid7(made.now_ms()),
-        limits=made.config.receive,
-        early_ms=made.config.store.early_ms,
-        why_denied=made.config.outbound.destinations().why_host_denied,
-    )
-    made.handler = Handler(made.ingress, limits=made.config.receive)
     yield made
     made.close()
 
