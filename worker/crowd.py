@@ -30,7 +30,7 @@ class Crowd:
         self._credit = min(MOST, self._credit + SHARE)
 
     def turned_away(self, host: Origin, topic: str, full: Full) -> None:
-        if full is Full.HOST and self._gates.call_ms(host) <= FAST_MS:
+        if full is Full.HOST and self._gates.is_fast(host, FAST_MS):
             self._credit = max(-MOST, self._credit - 1)
             self._before = (host, topic)
 
@@ -38,5 +38,8 @@ class Crowd:
         """How many of so many claims to make now: without credit, what there is room for."""
         if self._credit > 0 or self._before is None:
             return claims
-        room = self._gates.room(*self._before)
+        host, topic = self._before
+        if not self._gates.is_fast(host, FAST_MS):
+            return claims
+        room = self._gates.room(host, topic)
         return min(claims, room if room >= LEAST else 0)

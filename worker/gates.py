@@ -48,8 +48,8 @@ class Full(StrEnum):
 
 @dataclass(slots=True)
 class _Gate:
-    """Of a host or of a topic. `mean_ms` is the moving mean of durations; `line_end` when the
-    last sent away comes back.
+    """Of a host or of a topic. `mean_ms` is the moving mean of durations, `known` when a call has
+    ended; `line_end` when the last sent away comes back.
 
     `moved` is when a call last entered or left: all that run are at least that old. `most` is
     the limit of a host that has just come back.
@@ -58,6 +58,7 @@ class _Gate:
     running: int = 0
     waiting: int = 0
     mean_ms: float = _FIRST_GUESS_MS
+    known: bool = False
     line_end: float = 0.0
     moved: float = 0.0
     most: int | None = None
@@ -134,6 +135,7 @@ class Gates:
             gate.moved = now
             if duration_ms is not None:
                 gate.mean_ms += _WEIGHT * (duration_ms - gate.mean_ms)
+                gate.known = True
         if of_host.most is not None and duration_ms is not None:
             of_host.most = of_host.most + 1 if of_host.most < self._per_host else None
         if self._lanes:
@@ -157,9 +159,10 @@ class Gates:
         gate.line_end = min(gate.line_end, now + MAX_DELAY_MS)
         return int(gate.line_end - now)
 
-    def call_ms(self, host: Origin) -> float:
-        """How long its calls take."""
-        return self._gate(host).call_ms(_now_ms())
+    def is_fast(self, host: Origin, call_ms: float) -> bool:
+        """Whether its calls are known to take no longer than that."""
+        gate = self._gate(host)
+        return gate.known and gate.call_ms(_now_ms()) <= call_ms
 
     def room(self, host: Origin, topic: str) -> int:
         """How many more may wait."""

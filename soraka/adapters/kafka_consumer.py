@@ -25,6 +25,10 @@ log = logging.getLogger(__name__)
 MAX_RECORDS = 1000
 CLOSE_MS = 2000
 SPAN_MS = 5000
+JOIN_MS = 2000
+"""A poll in which the group is to be joined anew lasts up to that: kafka-python asks for metadata
+first, and once more at the next poll when it took longer than this one. With a busy broker and
+short polls no join ever began."""
 SETTINGS = {
     "partition_assignment_strategy": [CooperativeStickyAssignor],
     "auto_offset_reset": "earliest",
@@ -102,7 +106,8 @@ class KafkaLogConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             raise LogUnavailable("closed")
         self._send_commit()
         with translated():
-            fetched = self._consumer.poll(timeout_ms=timeout_ms)
+            joins = self._consumer._coordinator.need_rejoin()
+            fetched = self._consumer.poll(timeout_ms=max(timeout_ms, JOIN_MS if joins else 0))
             for tp in self._made_anew():
                 # What we hold of it may come of either topic: read the new one from its start.
                 self._own(tp)

@@ -736,6 +736,30 @@ def test_kafka_epoch_grows_when_a_partition_is_given_anew(
 
 
 @pytest.mark.slow
+def test_kafka_slower_than_a_poll_gives_a_new_topic_all_the_same(
+    open_kafka: Opener, consume: Consume
+) -> None:
+    log = open_kafka()
+    log.create_topic("first")
+    consumer = consume(log)
+    while not consumer.assigned():
+        consumer.poll(100)
+    cluster: Any = consumer._cluster
+    refresh = cluster._do_refresh_metadata
+
+    async def slowly(node_id: object) -> None:
+        await cluster._manager._net.sleep(0.3)
+        await refresh(node_id)
+
+    cluster._do_refresh_metadata = slowly
+    log.create_topic("second")
+    deadline = time.monotonic() + 10
+    while not any("second" in name for name in consumer.assigned()):
+        assert time.monotonic() < deadline, "it was never assigned"
+        consumer.poll(50)
+        gevent.sleep(0.5)
+
+
 def test_kafka_topic_made_anew_has_other_partitions(
     kafka_server: Server, open_kafka: Opener, consume: Consume
 ) -> None:
