@@ -27,6 +27,7 @@ PACKAGES = {
     "debootstrap": "debootstrap",
     "ssh": "openssh-client",
     "ip": "iproute2",
+    "openssl": "openssl",
 }
 """Program -> what brings it."""
 # Debian asks this program before it starts the service of a package it has just installed.
