@@ -110,16 +110,16 @@ class Host:
 
     # ------------------------------------------------------------------ what it can be asked
 
-    def ssh_options(self) -> list[str]:
-        known, key = self._home / "known_hosts", self._home / "key"
-        return [*SSH, f"-oUserKnownHostsFile={known}", f"-oIdentityFile={key}"]
+    def ssh_argv(self, command: str) -> list[str]:
+        """What runs `command` on it, as root."""
+        there = [f"{image.USER}@{self.address}", f"sudo -n sh -c {shlex.quote(command)}"]
+        network = f"--net=/proc/{self._room.pid}/ns/net"
+        return ["nsenter", network, "ssh", *ssh_options(self._home), *there]
 
     def ssh(self, command: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
         """As root; 255 when it could not be reached."""
-        there = [f"{image.USER}@{self.address}", f"sudo -n sh -c {shlex.quote(command)}"]
-        network = f"--net=/proc/{self._room.pid}/ns/net"
         return subprocess.run(
-            ["nsenter", network, "ssh", *self.ssh_options(), *there],
+            self.ssh_argv(command),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -169,6 +169,11 @@ class Host:
     def _processes(self) -> list[int]:
         files = self._cgroup.rglob("cgroup.procs")
         return [int(pid) for file in files for pid in file.read_text().split()]
+
+
+def ssh_options(home: Path) -> list[str]:
+    """For the hosts whose keys are in `home`."""
+    return [*SSH, f"-oUserKnownHostsFile={home}/known_hosts", f"-oIdentityFile={home}/key"]
 
 
 def make_key(file: Path) -> None:

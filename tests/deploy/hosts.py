@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.deploy import image, inventory, room
-from tests.deploy.host import Host, make_key
+from tests.deploy import host, image, inventory, room
+from tests.deploy.host import Host
 from tests.deploy.room import Room
 
 FIRST_ADDRESS = 11
@@ -32,7 +32,7 @@ class Hosts:
         image.packages()  # makes the base tree, too
         home.mkdir(parents=True, exist_ok=True)
         made = cls(home, room.start(str(home), lasting=lasting))
-        make_key(home / "key")
+        host.make_key(home / "key")
         made._record()
         return made
 
@@ -48,19 +48,20 @@ class Hosts:
     def add(self, *names: str) -> None:
         """Returns when they have booted."""
         new = [self._place(name) for name in names]
-        for host in new:
-            host.create()
-            host.boot()
+        for each in new:
+            each.create()
+            each.boot()
         self._record()
-        for host in new:
-            host.wait()
+        for each in new:
+            each.wait()
 
     def write_inventory(self, groups: inventory.Groups, **variables: Any) -> Path:
         """`groups`: names of hosts by group. The file is in `home`."""
         file = self.home / "inventory.yml"
-        addresses = {name: host.address for name, host in self.hosts.items()}
-        options = next(iter(self.hosts.values())).ssh_options()
-        text = inventory.text(addresses, groups, options, variables)
+        addresses = {name: each.address for name, each in self.hosts.items()}
+        # the connections of each room by themselves: addresses are the same in all
+        ssh = [*host.ssh_options(self.home), f"-oControlPath={self.home}/%C"]
+        text = inventory.text(addresses, groups, ssh, variables)
         file.write_text(text)
         return file
 

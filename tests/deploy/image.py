@@ -33,22 +33,14 @@ IN_IMAGE = (
     "systemd-sysv",
 )
 FOR_ROLES = (
-    "acl",
-    "cron",
-    "curl",
-    "default-jre-headless",
     "libnginx-mod-stream",
     "logrotate",
-    "netcat-openbsd",
     "nftables",
     "nginx",
     "openjdk-17-jre-headless",
     "openssl",
-    "python3-venv",
-    "redis-sentinel",
     "redis-server",
     "redis-tools",
-    "rsync",
 )
 SETUP = f"""
 set -e

@@ -24,14 +24,16 @@ LAYOUTS: dict[str, Groups] = {
 def text(
     addresses: Mapping[str, str], groups: Groups, ssh: Sequence[str], variables: Mapping[str, Any]
 ) -> str:
-    """JSON, which is YAML too."""
+    """JSON, which is YAML too. The `variables` go before those of group_vars/all."""
     shared = {
         "ansible_user": image.USER,
         "ansible_python_interpreter": "/usr/bin/python3",
         "ansible_ssh_common_args": shlex.join(ssh),
-        **variables,
     }
     hosts = {name: {"ansible_host": address} for name, address in addresses.items()}
     children = {name: {"hosts": {each: {} for each in members}} for name, members in groups.items()}
-    whole = {"all": {"vars": shared, "hosts": hosts, "children": children}}
+    whole = {
+        "all": {"vars": shared, "hosts": hosts},
+        "soraka_hosts": {"children": children, "vars": variables},
+    }
     return json.dumps(whole, indent=2) + "\n"
