@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 _LENGTH = struct.Struct("!I")
 _STEP = 64 << 10
 MAX_READING_BYTES = 64 << 20
-_TLS_ALERT = b"\x15\x03"
+_OF_TLS = (b"\x15\x03", b"\x16\x03")
+"""How an alert and a handshake begin."""
 
 
 class BadFrame(Exception):
@@ -84,7 +85,7 @@ def _read_frame(sock: socket.socket, first: bytes, limit: int, share: Share | No
     if len(head) < _LENGTH.size:
         raise BadFrame("closed in the middle of a frame")
     (size,) = _LENGTH.unpack(head)
-    if head.startswith(_TLS_ALERT):
+    if head.startswith(_OF_TLS):
         raise BadFrame("it speaks TLS (tls.thrift)")
     if not 0 < size <= limit:
         raise BadFrame(f"a frame of {size} bytes; the limit is {limit}")

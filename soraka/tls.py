@@ -25,6 +25,10 @@ _AGAIN = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
 DISCARD = 1 << 16
 
 
+class HandshakeTimeout(TimeoutError):
+    """The peer did not go on with it; plain servers that wait for more do not."""
+
+
 class Socket(SSLSocket):
     """Tells its context how its beginning went."""
 
@@ -33,7 +37,10 @@ class Socket(SSLSocket):
 
     def do_handshake(self) -> None:
         with self._noted():
-            super().do_handshake()
+            try:
+                super().do_handshake()
+            except TimeoutError as exc:
+                raise HandshakeTimeout(str(exc)) from exc
 
     def read(self, nbytes: int = 2014, buffer: Any = None) -> Any:
         # a peer that refuses our certificate may say so only where its first answer should be
@@ -81,15 +88,15 @@ class Context(SSLContext):
             return "it has no certificate"
         if reason in _NOT_TLS:
             return f"it does not speak TLS ({self.switch})"
-        if isinstance(exc, ssl.SSLEOFError | ConnectionResetError):
-            return f"it closed the connection; it may not speak TLS ({self.switch})"
+        if isinstance(exc, ssl.SSLEOFError | ConnectionResetError | HandshakeTimeout):
+            return f"it broke off the handshake; it may not speak TLS ({self.switch})"
         return _plain(reason) or getattr(exc, "strerror", None) or str(exc)
 
     def why(self, exc: BaseException) -> str:
         """The same of what led to `exc`; '' when that was not about TLS."""
         cause: BaseException | None = exc
         while cause is not None:
-            if isinstance(cause, ssl.SSLError):
+            if isinstance(cause, ssl.SSLError | HandshakeTimeout):
                 return self.told(cause)
             cause = cause.__cause__ or cause.__context__
         return ""

@@ -1,10 +1,9 @@
 """Certificates, made when they are needed."""
 
-from datetime import datetime
+import subprocess
 from pathlib import Path
 
-import trustme
-
+from dev.stacklib import secured
 from soraka.config import TlsConfig
 
 
@@ -12,20 +11,23 @@ class Authority:
     """A CA with files below `folder`."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._ca = trustme.CA()
-        self.file = folder / "ca.pem"
-        self._ca.cert_pem.write_to_path(self.file)
+        secured.make_authority(folder)
 
-    def issue(
-        self, name: str, *hosts: str, not_after: datetime | None = None, thrift: bool = True
-    ) -> TlsConfig:
-        """Settings with a certificate for `hosts`, 127.0.0.1 without any."""
-        made = self._ca.issue_cert(*(hosts or ("127.0.0.1",)), not_after=not_after)
-        certificate, key = self._folder / f"{name}.pem", self._folder / f"{name}.key"
-        made.cert_chain_pems[0].write_to_path(certificate)
-        made.private_key_pem.write_to_path(key)
-        return TlsConfig(
-            ca=str(self.file), certificate=str(certificate), key=str(key), thrift=thrift
-        )
+    def issue(self, name: str, *hosts: str, thrift: bool = True) -> TlsConfig:
+        """Settings with a certificate for `hosts`, this one without any."""
+        secured.issue(self._folder, name, hosts or secured.HERE)
+        files = {"ca": "ca.pem", "certificate": f"{name}.pem", "key": f"{name}.key"}
+        paths = {key: str(self._folder / file) for key, file in files.items()}
+        return TlsConfig(**paths, thrift=thrift)
+
+    def expire(self, name: str) -> None:
+        """Its certificate has ended a day ago."""
+        names = ["-subj", "/CN=soraka expired", "-addext", "subjectAltName=IP:127.0.0.1"]
+        self._openssl("req", "-new", "-key", f"{name}.key", "-out", f"{name}.csr", *names)
+        signed = ["-CA", "ca.pem", "-CAkey", "ca.key", "-copy_extensions", "copy", "-days", "-1"]
+        self._openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *signed)
+
+    def _openssl(self, *arguments: str) -> None:
+        command = ["openssl", *arguments]
+        subprocess.run(command, cwd=self._folder, check=True, capture_output=True)

@@ -21,11 +21,12 @@ from typing import Any
 
 import pytest
 
+from dev.stacklib import secured
 from soraka.config import TlsConfig
 
 STACK = Path(__file__).resolve().parents[1] / "dev" / "stack"
 NOT_INSTALLED = 3
-USER, PASSWORD = "soraka", "stack-secret"
+USER, PASSWORD = secured.USER, secured.PASSWORD
 """Of the servers with TLS; that of Redis has the user `operator` too, who may do all."""
 URLS = {
     "redis-tls": f"rediss://{USER}:{PASSWORD}@{{}}:{{}}/0",

@@ -1,20 +1,23 @@
 """What the servers with TLS share: a CA of the stack, one certificate for all, one user."""
 
+import ipaddress
 import ssl
 import subprocess
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from . import StackError
 
 USER, PASSWORD = "soraka", "stack-secret"
 DAYS = 3650
+HERE = ("localhost", "127.0.0.1")
 # OpenSSL's own file of settings differs from one system to another.
 SETTINGS = """\
 [req]
 distinguished_name = name
 prompt = no
 [name]
-CN = soraka development
 [ca]
 basicConstraints = critical, CA:TRUE
 keyUsage = critical, keyCertSign, cRLSign
@@ -23,7 +26,6 @@ subjectKeyIdentifier = hash
 basicConstraints = critical, CA:FALSE
 keyUsage = critical, digitalSignature
 extendedKeyUsage = serverAuth, clientAuth
-subjectAltName = DNS:localhost, IP:127.0.0.1
 authorityKeyIdentifier = keyid
 """
 
@@ -34,12 +36,31 @@ def make(tls: Path) -> None:
     keystore = tls / "host.keystore.pem"
     if keystore.exists():
         return
-    tls.mkdir(mode=0o700, exist_ok=True)
-    (tls / "openssl.cnf").write_text(SETTINGS)
-    _issue(tls, "ca")
-    _issue(tls, "host", "-CA", "ca.pem", "-CAkey", "ca.key")
+    make_authority(tls)
+    issue(tls, "host")
     keystore.touch(mode=0o600)
     keystore.write_text((tls / "host.key").read_text() + (tls / "host.pem").read_text())
+
+
+def make_authority(folder: Path) -> None:
+    """ca.pem and ca.key."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (folder / "openssl.cnf").write_text(SETTINGS)
+    _make(folder, "ca", "ca")
+
+
+def issue(folder: Path, name: str, hosts: Iterable[str] = HERE) -> None:
+    """NAME.pem and NAME.key, of the authority in `folder`."""
+    names = ",".join(f"{_kind(host)}:{host}" for host in hosts)
+    signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-addext", f"subjectAltName={names}")
+    _make(folder, name, "host", *signed)
+
+
+def _kind(host: str) -> str:
+    with suppress(ValueError):
+        ipaddress.ip_address(host)
+        return "IP"
+    return "DNS"
 
 
 def client(tls: Path) -> ssl.SSLContext:
@@ -55,13 +76,13 @@ def section(tls: Path) -> str:
     return f"[tls]\n{files}thrift = true\n"
 
 
-def _issue(tls: Path, name: str, *signed_by: str) -> None:
-    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
-    files = ("-keyout", f"{name}.key", "-out", f"{name}.pem")
-    command = ["openssl", "req", "-x509", "-config", "openssl.cnf", "-extensions", name, *curve]
+def _make(folder: Path, name: str, extensions: str, *options: str) -> None:
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+    files = ("-keyout", f"{name}.key", "-out", f"{name}.pem", "-days", str(DAYS))
+    about = ("-config", "openssl.cnf", "-extensions", extensions, "-subj", f"/CN=soraka {name}")
     done = subprocess.run(
-        [*command, *files, "-days", str(DAYS), *signed_by],
-        cwd=tls,
+        ["openssl", "req", "-x509", *about, *key, *files, *options],
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,

@@ -19,6 +19,7 @@ from kafka.errors import KafkaError
 from soraka.adapters.kafka_client import opened, translated
 from soraka.errors import LogUnavailable, TopicNotFound
 from soraka.ports import Record
+from soraka.tls import Context
 
 log = logging.getLogger(__name__)
 
@@ -175,7 +176,7 @@ class DurableProducer:
                 self._connecting = gevent.spawn(self._connect)
             self._connecting.join(max(0.0, deadline - time.monotonic()))
         if self._producer is None:
-            raise LogUnavailable(self._refused or "kafka: not connected")
+            raise LogUnavailable(f"kafka: {self._why() or 'not connected'}")
         return self._producer
 
     def _connect(self) -> None:
@@ -185,8 +186,16 @@ class DurableProducer:
         except LogUnavailable as exc:
             self._refused = str(exc)
             log.warning("kafka.unreachable", extra={"reason": self._refused})
+        else:
+            self._refused = ""
         finally:
             self._connecting = None
+
+    def _why(self) -> str:
+        """What is known of why there is no connection, also while one is being tried for still."""
+        secured: Context | None = self._settings.get("ssl_context")
+        refused = secured.refused if secured is not None else ""
+        return refused or self._refused.removeprefix("kafka: ")
 
     def _replace_when_dead(self, reason: LogUnavailable) -> None:
         now = time.monotonic()

@@ -98,9 +98,9 @@ class Node:
             replies: list[Any] = pipe.execute(raise_on_error=False)
         except ValueError as exc:  # so gevent says that a socket was closed under its reader
             raise RedisConnectionError(f"{self.address} was left: {exc}") from exc
-        except RedisConnectionError as exc:
+        except (RedisConnectionError, RedisTimeoutError) as exc:
             if self._secured is not None and (why := self._secured.why(exc)):
-                raise RedisConnectionError(f"{self.address}: {why}") from exc
+                raise type(exc)(f"{self.address}: {why}") from exc
             raise
         return replies
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +130,8 @@ def test_a_server_at_another_address(start: Start, authority: Authority, ours: T
 def test_a_certificate_that_has_expired(
     start: Start, authority: Authority, ours: TlsConfig
 ) -> None:
-    yesterday = datetime.now(UTC) - timedelta(days=1)
-    expired = authority.issue("expired", not_after=yesterday)
+    expired = authority.issue("expired")
+    authority.expire("expired")
     assert "certificate has expired" in _failure(start(expired), ours)
 
 
@@ -141,8 +140,11 @@ def test_a_plain_client_is_told(start: Start, caplog: pytest.LogCaptureFixture) 
     assert _events(caplog) == [("rpc.handshake_failed", "it does not speak TLS (tls.thrift)")]
 
 
-def test_a_plain_server_is_told_of(start: Start, ours: TlsConfig) -> None:
+def test_a_plain_server_is_told_of(
+    start: Start, ours: TlsConfig, caplog: pytest.LogCaptureFixture
+) -> None:
     assert "tls.thrift" in _failure(start(None), ours)
+    assert _events(caplog) == [("rpc.bad_frame", "it speaks TLS (tls.thrift)")]
 
 
 def test_old_protocols_are_refused(start: Start, ours: TlsConfig) -> None:
