@@ -22,6 +22,7 @@ PACKAGES = {
     "chromium": "chromium",
     "chromedriver": "chromium-driver",
     "npm": "npm",
+    "openssl": "openssl",
 }
 """Program -> what brings it."""
 # Debian asks this program before it starts the service of a package it has just installed.
@@ -42,11 +43,9 @@ def require(programs: Iterable[str]) -> None:
 
 
 def install() -> None:
-    """Install the packages of the programs that are missing, then fetch the jars."""
+    """Install the packages of the programs that are missing, then fetch the jars and axe."""
     missing = [names for program, names in PACKAGES.items() if find(program) is None]
     packages = " ".join(missing).split()
-    """Install the packages of the programs that are missing, then fetch the jars and axe."""
-    packages = [package for program, package in PACKAGES.items() if find(program) is None]
     if packages:
         with _no_service_starts():
             _run("apt-get", "update", "-q")
