@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt lint lint-deploy types imports unit bench soak stack stack-down clean
+.PHONY: help run test test-deploy check fmt lint lint-deploy types imports unit bench soak stack stack-down clean
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
@@ -18,10 +18,15 @@ help: ## This list
 run: .venv/ready ## Run soraka on the embedded default (ARGS='--data-dir DIR ...')
 	exec $(BIN)/soraka standalone $(ARGS)
 
-test: .venv/ready check ## Every check and every test, with the real servers
+test: .venv/ready .venv-deploy/ready check ## Every check and every test, with the real servers
 	dev/stack install
 	CI=true $(BIN)/pytest tests/unit tests/contract -m timed $(ARGS)
 	CI=true $(BIN)/pytest -m 'not timed' --cov --cov-report=term:skip-covered --durations=25 $(ARGS)
+	$(BIN)/pytest -x tests/deploy/single.py
+
+test-deploy: .venv/ready .venv-deploy/ready ## Playbooks against six hosts that boot: lost, upgraded, added, removed
+	dev/stack install
+	$(BIN)/pytest -x tests/deploy/cluster.py $(ARGS)
 
 check: lint types imports ## The checks that run nothing
 

@@ -15,6 +15,7 @@ from soraka.errors import Conflict, InvalidParams, PeerUnavailable, StoreUnavail
 from soraka.message import Instance
 from soraka.ports import Registry, StoreReader
 from soraka.rpc import RpcClient, parse_address
+from soraka.tls import Context
 
 SERVICES = ("receive", "admin", "center", "worker")
 ASKED_EVERY_S = 1.0
@@ -47,8 +48,16 @@ class InstanceView:
 
 
 class Instances:
-    def __init__(self, registry: Registry, store: StoreReader, *, rpc_timeout_ms: int) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        store: StoreReader,
+        *,
+        rpc_timeout_ms: int,
+        secured: Context | None = None,
+    ) -> None:
         self._registry = registry
+        self._secured = secured
         self._store = store
         self._timeout_ms = rpc_timeout_ms
         self._asked: dict[str, tuple[float, str, Load | str]] = {}
@@ -143,7 +152,12 @@ class Instances:
         return "no heartbeat: not a load" if None in values else Load(*values)
 
     def _client(self, address: str) -> RpcClient:
-        return RpcClient(idl.worker.Worker, parse_address(address), timeout_ms=self._timeout_ms)
+        return RpcClient(
+            idl.worker.Worker,
+            parse_address(address),
+            timeout_ms=self._timeout_ms,
+            secured=self._secured,
+        )
 
 
 def _services(service: str) -> tuple[str, ...]:

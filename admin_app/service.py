@@ -37,7 +37,10 @@ class Service:
         )
         self.now_ms = clock.now_ms
         self.instances = Instances(
-            registry, store, rpc_timeout_ms=parts.config.center.rpc_timeout_ms
+            registry,
+            store,
+            rpc_timeout_ms=parts.config.center.rpc_timeout_ms,
+            secured=parts.peers_tls,
         )
         self.topics = TopicAdmin(parts.topics, store, self.instances.choose)
         self.messages = Messages(store, registry, commands)

@@ -17,6 +17,7 @@ from center.pulse import Load, Pulse
 from soraka.errors import PeerUnavailable
 from soraka.metrics import Metrics
 from soraka.rpc import RpcClient, parse_address
+from soraka.tls import Context
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +29,13 @@ class Heartbeats:
     """One greenlet per worker, from `start` on. `changed` is called when a pulse turns good or
     bad, stuck, or begins to drain; it must not block."""
 
-    def __init__(self, *, every_ms: int, timeout_ms: int, metrics: Metrics) -> None:
+    def __init__(
+        self, *, every_ms: int, timeout_ms: int, metrics: Metrics, secured: Context | None = None
+    ) -> None:
         self._every_s = every_ms / 1000
         self._timeout_ms = timeout_ms
         self._metrics = metrics
+        self._secured = secured
         self._asking: dict[str, tuple[Pulse, gevent.Greenlet[..., None]]] = {}
         self._changed: Callable[[], None] = lambda: None
         self._running = False
@@ -63,7 +67,10 @@ class Heartbeats:
 
     def _ask_forever(self, pulse: Pulse) -> None:
         client = RpcClient(
-            idl.worker.Worker, parse_address(pulse.address), timeout_ms=self._timeout_ms
+            idl.worker.Worker,
+            parse_address(pulse.address),
+            timeout_ms=self._timeout_ms,
+            secured=self._secured,
         )
         try:
             while True:

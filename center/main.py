@@ -46,7 +46,9 @@ class Center:
                 every_ms=config.center.heartbeat_ms,
                 timeout_ms=config.center.rpc_timeout_ms,
                 metrics=metrics,
+                secured=parts.peers_tls,
             ),
+            secured=parts.peers_tls,
         )
         self._consumer = parts.log.consumer(config.log.group)
         self._consume = Consume(
@@ -105,6 +107,7 @@ class Center:
                 "center.thrift_port",
                 patience_s=process.TAKEN_PORT_S,
             ),
+            secured=parts.role_tls,
         )
         self._changed = Event()
         self._stopping = Event()

@@ -15,6 +15,7 @@ from soraka.errors import PeerUnavailable
 from soraka.message import Instance, Topic, parked_owner
 from soraka.ports import DueId, Registry
 from soraka.rpc import RpcClient, parse_address
+from soraka.tls import Context
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +26,13 @@ CALL_SIZE = 1000
 class _Line:
     """Hints on their way to one worker: a bounded queue and one greenlet that empties it."""
 
-    def __init__(self, instance: Instance, timeout_ms: int) -> None:
+    def __init__(self, instance: Instance, timeout_ms: int, secured: Context | None) -> None:
         self.instance = instance
         self._client = RpcClient(
-            idl.worker.Worker, parse_address(instance.address), timeout_ms=timeout_ms
+            idl.worker.Worker,
+            parse_address(instance.address),
+            timeout_ms=timeout_ms,
+            secured=secured,
         )
         self._waiting: list[DueId] = []
         self._more = Event()
@@ -73,9 +77,15 @@ class Workers:
     store decides, hints are hints."""
 
     def __init__(
-        self, registry: Registry, *, rpc_timeout_ms: int, beats: Heartbeats | None = None
+        self,
+        registry: Registry,
+        *,
+        rpc_timeout_ms: int,
+        beats: Heartbeats | None = None,
+        secured: Context | None = None,
     ) -> None:
         self._registry = registry
+        self._secured = secured
         self._timeout_ms = rpc_timeout_ms
         self._beats = beats
         self._balancer = Balancer()
@@ -168,7 +178,7 @@ class Workers:
         if line is None or line.instance.incarnation != instance.incarnation:
             if line is not None:
                 line.close()
-            line = self._lines[instance.address] = _Line(instance, self._timeout_ms)
+            line = self._lines[instance.address] = _Line(instance, self._timeout_ms, self._secured)
         return line
 
 

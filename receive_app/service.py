@@ -11,7 +11,7 @@ from receive_app.app import create_app
 from receive_app.ids import Ids
 from receive_app.ingress import Ingress
 from receive_app.rpc import Handler, no_room
-from soraka import logs, process, wire
+from soraka import logs, process, tls, wire
 from soraka.budget import ReadingBudget
 from soraka.config import Config
 from soraka.connections import fitting
@@ -76,6 +76,7 @@ class Service:
             max_connections=self.max_connections,
             budget=budget,
             no_room=no_room,
+            secured=_secured(config),
         )
 
     def open(self, parts: Parts) -> None:
@@ -114,6 +115,11 @@ class Service:
         if self._parts is None:
             return [self._late.waits_for]
         return log_down(self._parts.log)
+
+
+def _secured(config: Config) -> tls.Context | None:
+    """Of the public Thrift port: clients show no certificate, as they need none for HTTP."""
+    return tls.server(config.tls, "tls.thrift", mutual=False) if config.tls.thrift else None
 
 
 def log_down(journal: Log) -> list[str]:

@@ -2,11 +2,12 @@
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import click
 
-from soraka.cli_shared import DELAYS, MS, SERVER, TIMEOUT, call, patch
+from soraka.cli_shared import CA, DELAYS, MS, SERVER, TIMEOUT, Server, call, patch
 from soraka.message import MAX_DELAY_MS
 
 _I64 = click.IntRange(0, 2**63 - 1)
@@ -14,6 +15,7 @@ _I64 = click.IntRange(0, 2**63 - 1)
 
 @click.command()
 @SERVER
+@CA
 @TIMEOUT
 @click.argument("topic")
 @click.argument("url")
@@ -26,6 +28,7 @@ _I64 = click.IntRange(0, 2**63 - 1)
 @click.option("--id", "msg_id", help="A UUIDv7 of your own, to make the submit repeatable.")
 def submit(
     server: str,
+    ca: Path | None,
     timeout: float,
     topic: str,
     url: str,
@@ -52,32 +55,35 @@ def submit(
         retry_delays=None if retry is None else list(retry),
         msg_id=msg_id,
     )
-    click.echo(call(server, timeout, "submit", submission=submission))
+    click.echo(call(Server(server, ca, timeout), "submit", submission=submission))
 
 
 @click.command()
 @SERVER
+@CA
 @TIMEOUT
 @click.argument("topic")
 @click.argument("msg_id")
-def cancel(server: str, timeout: float, topic: str, msg_id: str) -> None:
+def cancel(server: str, ca: Path | None, timeout: float, topic: str, msg_id: str) -> None:
     """Cancels a message that was not called yet."""
-    call(server, timeout, "cancel", topic_name=topic, msg_id=msg_id, command_id=None)
+    call(Server(server, ca, timeout), "cancel", topic_name=topic, msg_id=msg_id, command_id=None)
     click.echo("cancelled")
 
 
 # without ignore_unknown_options -5 would be taken for an option
 @click.command("add-time", context_settings={"ignore_unknown_options": True})
 @SERVER
+@CA
 @TIMEOUT
 @click.argument("topic")
 @click.argument("msg_id")
 @click.argument("milliseconds", type=click.IntRange(1, MAX_DELAY_MS))
-def add_time(server: str, timeout: float, topic: str, msg_id: str, milliseconds: int) -> None:
+def add_time(
+    server: str, ca: Path | None, timeout: float, topic: str, msg_id: str, milliseconds: int
+) -> None:
     """Moves the due time of a message MILLISECONDS later."""
     call(
-        server,
-        timeout,
+        Server(server, ca, timeout),
         "addTime",
         topic_name=topic,
         msg_id=msg_id,
@@ -89,11 +95,12 @@ def add_time(server: str, timeout: float, topic: str, msg_id: str, milliseconds:
 
 @click.command()
 @SERVER
+@CA
 @TIMEOUT
 @click.argument("msg_id")
-def show(server: str, timeout: float, msg_id: str) -> None:
+def show(server: str, ca: Path | None, timeout: float, msg_id: str) -> None:
     """Prints where a message is, as JSON."""
-    info = call(server, timeout, "get", msg_id=msg_id)
+    info = call(Server(server, ca, timeout), "get", msg_id=msg_id)
     click.echo(json.dumps(_shown(info), indent=2, ensure_ascii=False))
 
 

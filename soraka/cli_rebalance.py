@@ -4,13 +4,16 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from soraka.cli_shared import CONFIG, TIMEOUT, errors, load, patch
 from soraka.config import Config
 from soraka.errors import PeerUnavailable, TopicNotFound
+
+if TYPE_CHECKING:
+    from soraka.tls import Context
 
 TRIES = 5
 PAUSE_S = 1.0
@@ -35,10 +38,14 @@ def rebalance(file: Path | None, timeout: float, center: str | None, topic: str)
     """
     patch()
     with errors():
-        centers = [center] if center else _centers(load(file), topic)
+        from soraka import tls
+
+        loaded = load(file)
+        centers = [center] if center else _centers(loaded, topic)
+        _, secured = tls.between_roles(loaded.tls)
         looked_at = moved = 0
         told = time.monotonic()
-        for page in _pages(centers, topic, timeout):
+        for page in _pages(centers, topic, timeout, secured):
             looked_at += page.looked_at
             moved += page.moved
             if time.monotonic() - told >= TELL_EVERY_S:
@@ -65,12 +72,14 @@ def _centers(loaded: Config, topic: str) -> list[str]:
     raise click.ClickException("no center is running")
 
 
-def _pages(centers: Sequence[str], topic: str, timeout_s: float) -> Iterator[Any]:
+def _pages(
+    centers: Sequence[str], topic: str, timeout_s: float, secured: "Context | None"
+) -> Iterator[Any]:
     """What each call did. A page may be asked for again, of any center."""
     cursor, failures, begun = "", 0, False
     while cursor or not begun:
         try:
-            page = _page(centers[failures % len(centers)], topic, cursor, timeout_s)
+            page = _page(centers[failures % len(centers)], topic, cursor, timeout_s, secured)
         except PeerUnavailable as exc:
             failures += 1
             if failures >= (TRIES + len(centers) if begun else len(centers)):
@@ -81,7 +90,7 @@ def _pages(centers: Sequence[str], topic: str, timeout_s: float) -> Iterator[Any
         yield page
 
 
-def _page(center: str, topic: str, cursor: str, timeout_s: float) -> Any:
+def _page(center: str, topic: str, cursor: str, timeout_s: float, secured: "Context | None") -> Any:
     import idl
     from soraka.rpc import RpcClient, parse_address
 
@@ -89,6 +98,8 @@ def _page(center: str, topic: str, cursor: str, timeout_s: float) -> Any:
         address = parse_address(center)
     except ValueError:
         raise click.BadParameter("must be host:port", param_hint="--center") from None
-    client = RpcClient(idl.center.Center, address, timeout_ms=int(timeout_s * 1000))
+    client = RpcClient(
+        idl.center.Center, address, timeout_ms=int(timeout_s * 1000), secured=secured
+    )
     with closing(client):
         return client.call("rebalance", topic=topic, cursor=cursor)

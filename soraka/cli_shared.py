@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -25,6 +25,12 @@ SERVER = click.option(
     envvar="SORAKA_SERVER",
     show_default=True,
     help="Thrift address of receive.",
+)
+CA = click.option(
+    "--ca",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="SORAKA_SERVER_CA",
+    help="PEM file of the CA of its certificate, when it speaks TLS (tls.thrift).",
 )
 TIMEOUT = click.option(
     "--timeout",
@@ -110,20 +116,35 @@ def patch() -> None:
     monkey.patch_all()
 
 
-def call(server: str, timeout_s: float, method: str, **arguments: Any) -> Any:
+class Server(NamedTuple):
+    """A receive, as the command line names it; over TLS with the CA of its certificate."""
+
+    address: str
+    ca: Path | None
+    timeout_s: float
+
+
+def call(server: Server, method: str, **arguments: Any) -> Any:
     """One call of the public Thrift service; its typed exceptions as one line for people."""
     patch()  # else no timeout ends a wait
     from thriftpy2.thrift import TException
 
     import idl
+    from soraka import tls
     from soraka.rpc import RpcClient, parse_address
 
     try:
-        address = parse_address(server)
+        address = parse_address(server.address)
     except ValueError:
         raise click.BadParameter("must be host:port", param_hint="--server") from None
-    client = RpcClient(idl.soraka.Soraka, address, timeout_ms=int(timeout_s * 1000))
     with errors():
+        trusted = config.TlsConfig(ca=str(server.ca))
+        client = RpcClient(
+            idl.soraka.Soraka,
+            address,
+            timeout_ms=int(server.timeout_s * 1000),
+            secured=tls.client(trusted, "--ca") if server.ca else None,
+        )
         try:
             return client.call(method, **arguments)
         except PeerUnavailable as exc:

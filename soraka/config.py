@@ -16,8 +16,15 @@ from soraka.errors import ConfigError
 from soraka.message import BALANCES, DAY_MS, DEFAULT_RETRY_MS, MAX_DELAY_MS, WEIGHTS
 
 ENV_PREFIX = "SORAKA_"
+OTHERS = ("CONFIG", "SERVER", "SERVER_CA")
+"""Names with the prefix that are of the command line, not settings."""
 REDIS_MODES = ("single", "sentinel", "cluster")
-SECRET = (("store", "url"), ("store", "sentinel_password"))
+SECRET = (
+    ("log", "password"),
+    ("store", "url"),
+    ("store", "sentinel_password"),
+    ("registry", "password"),
+)
 """Settings with passwords, which no error repeats."""
 EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104
 """Hosts to listen on that are no address to reach anybody at."""
@@ -33,12 +40,29 @@ def _port(default: int, help: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TlsConfig:
+    """[tls]: the certificate of this process, for all its secured connections."""
+
+    ca: str = _set(
+        "", "PEM file of the CAs that certificates of others must be of; '': the system's"
+    )
+    certificate: str = _set("", "PEM file of our certificate and those between it and the CA")
+    key: str = _set("", "PEM file of its key, without a passphrase")
+    thrift: bool = _set(
+        False, "Thrift over TLS; the roles ask each other for certificates, receive asks nobody"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogConfig:
     """[log]: the durable log of submissions and commands."""
 
     adapter: str = _set("sqlite", "where it is", choices=("sqlite", "kafka"))
     path: str = _set(".soraka/log.db", "sqlite: the database file")
     bootstrap: str = _set("127.0.0.1:9092", "kafka: host:port, comma-separated")
+    tls: bool = _set(False, "kafka: over TLS, see [tls]")
+    username: str = _set("", "kafka: user of SASL, SCRAM-SHA-512; '': no SASL")
+    password: str = _set("", "kafka: of the user")
     topic_prefix: str = _set("soraka.topic.", "kafka: prefix of the Kafka topics")
     dead_letter_topic: str = _set("soraka.dead-letter", "kafka: where undecodable records go")
     group: str = _set("soraka-center", "consumer group of the centers")
@@ -62,9 +86,11 @@ class StoreConfig:
     )
     url: str = _set(
         "redis://127.0.0.1:6379/0",
-        "redis: its URL; the sentinels, or servers of the cluster, as redis://:password@a:1,b:2/0",
+        "redis: its URL; the sentinels, or servers of the cluster, as "
+        "redis://user:password@a:1,b:2/0; rediss:// for TLS, see [tls]",
     )
     sentinel_master: str = _set("mymaster", "redis, sentinel: the name of the master")
+    sentinel_user: str = _set("", "redis, sentinel: ACL user of the sentinels; '': their default")
     sentinel_password: str = _set("", "redis, sentinel: of the sentinels; url has the master's")
     shards: int = _set(8, "redis: key groups; never change it on a filled store", min=1, max=1024)
     timeout_ms: int = _set(2000, "of one call", min=50, max=60_000)
@@ -84,6 +110,11 @@ class RegistryConfig:
     path: str = _set(".soraka/topics.json", "local: the file of topic settings")
     hosts: str = _set("127.0.0.1:2181", "zookeeper: host:port, comma-separated")
     root: str = _set("/soraka", "zookeeper: the root node")
+    tls: bool = _set(False, "zookeeper: over TLS, see [tls]")
+    username: str = _set(
+        "", "zookeeper: digest user, to whom alone the nodes that soraka makes are open; '': to all"
+    )
+    password: str = _set("", "zookeeper: of the user")
     session_timeout_ms: int = _set(6000, "a silent instance counts as dead", min=1000, max=120_000)
 
 
@@ -220,6 +251,7 @@ class ProcessConfig:
 class Config:
     """All settings. Source: `load`."""
 
+    tls: TlsConfig = TlsConfig()
     log: LogConfig = LogConfig()
     store: StoreConfig = StoreConfig()
     registry: RegistryConfig = RegistryConfig()
@@ -299,7 +331,7 @@ def _environment_names() -> dict[str, tuple[str, str]]:
 
 
 def _refuse_unknown_environment(environ: Mapping[str, str]) -> None:
-    known = {*_environment_names(), f"{ENV_PREFIX}CONFIG", f"{ENV_PREFIX}SERVER"}
+    known = {*_environment_names(), *(f"{ENV_PREFIX}{name}" for name in OTHERS)}
     for name in environ:
         if name.startswith(ENV_PREFIX) and name not in known:
             raise ConfigError(
@@ -367,6 +399,7 @@ def _allowed(setting: dataclasses.Field[Any]) -> str:
 
 def _check_whole(config: Config) -> None:
     _check_advertised(config)
+    _check_secured(config)
     if config.store.redis_mode == "sentinel" and not config.store.sentinel_master:
         raise ConfigError("store.sentinel_master = '': must be the name the sentinels know it by")
     if config.log.dead_letter_topic.startswith(config.log.topic_prefix):
@@ -392,3 +425,28 @@ def _check_advertised(config: Config) -> None:
                 f"{section}.advertise = {values.advertise!r}: must be the address of this machine "
                 f"with {section}.host = {values.host!r}, or all announce themselves at one address"
             )
+
+
+def _check_secured(config: Config) -> None:
+    """Certificates and users; secrets are told of, not told."""
+    tls = config.tls
+    if tls.thrift:
+        for key in ("ca", "certificate", "key"):
+            if not getattr(tls, key):
+                raise ConfigError(f"tls.{key} = '': must be a PEM file with tls.thrift = true")
+    _check_pair("tls.certificate", tls.certificate, "tls.key", tls.key)
+    for section, user, password in (
+        ("log", config.log.username, config.log.password),
+        ("registry", config.registry.username, config.registry.password),
+    ):
+        _check_pair(f"{section}.username", user, f"{section}.password", password)
+    if config.store.sentinel_user and not config.store.sentinel_password:
+        raise ConfigError("store.sentinel_password: must be given with store.sentinel_user")
+    if ":" in config.registry.username:
+        raise ConfigError(f"registry.username = {config.registry.username!r}: must have no colon")
+
+
+def _check_pair(one: str, its: str, other: str, others: str) -> None:
+    if bool(its) is not bool(others):
+        there, missing = (one, other) if its else (other, one)
+        raise ConfigError(f"{missing} = '': must be given with {there}, or neither")

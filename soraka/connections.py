@@ -81,8 +81,7 @@ class Connections:
     def _end(self, sock: socket.socket) -> None:
         self._waiting.pop(sock, None)
         self._cut.add(sock)
-        with suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)
+        cut(sock)
 
     def _warn(self) -> None:
         now = time.monotonic()
@@ -90,6 +89,13 @@ class Connections:
             self._warned_at = now
             log.warning("connections.full", extra={"limit": self._limit, "closed": self._evicted})
             self._evicted = 0
+
+
+def cut(sock: socket.socket) -> None:
+    """Wakes whoever waits on it, as if the peer had closed. A TLS socket's own shutdown would take
+    its state away while it is being read, and what comes then would be read as plain text."""
+    with suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 def _unread(sock: socket.socket) -> int:

@@ -1,14 +1,16 @@
 """Thrift between processes: framed transport, binary protocol, gevent.
 
 Whole frames are read under a size limit and a deadline, and skimmed, before thriftpy2 sees a
-byte, so an oversized, malformed or dripping peer costs its own connection and nothing else.
+byte, so an oversized, malformed or dripping peer costs its own connection and nothing else. With
+a TLS context the same holds of the handshake, which keeps no one else waiting.
 """
 
 import logging
 import socket
+import ssl
 import struct
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing
 from typing import Any
 
 import gevent
@@ -18,9 +20,9 @@ from thriftpy2.protocol import TCyBinaryProtocol
 from thriftpy2.thrift import TClient, TException, TProcessor
 from thriftpy2.transport import TCyMemoryBuffer
 
-from soraka import skim, wire
+from soraka import skim, tls, wire
 from soraka.budget import ReadingBudget, Share
-from soraka.connections import SPARE, Connections
+from soraka.connections import SPARE, Connections, cut
 from soraka.errors import PeerUnavailable, Unavailable
 
 log = logging.getLogger(__name__)
@@ -28,10 +30,16 @@ log = logging.getLogger(__name__)
 _LENGTH = struct.Struct("!I")
 _STEP = 64 << 10
 MAX_READING_BYTES = 64 << 20
+_OF_TLS = (b"\x15\x03", b"\x16\x03")
+"""How an alert and a handshake begin."""
 
 
 class BadFrame(Exception):
     """The peer broke the protocol; its connection is closed."""
+
+
+class _NoHandshake(Exception):
+    """The peer and we did not agree on a secured connection."""
 
 
 class _NoRoom(Exception):
@@ -77,6 +85,8 @@ def _read_frame(sock: socket.socket, first: bytes, limit: int, share: Share | No
     if len(head) < _LENGTH.size:
         raise BadFrame("closed in the middle of a frame")
     (size,) = _LENGTH.unpack(head)
+    if head.startswith(_OF_TLS):
+        raise BadFrame("it speaks TLS (tls.thrift)")
     if not 0 < size <= limit:
         raise BadFrame(f"a frame of {size} bytes; the limit is {limit}")
     frame = _read_exactly(sock, size, share)
@@ -96,7 +106,8 @@ class RpcServer:
     thriftpy2 up to 1.2 µs and 140 bytes, and nothing else runs meanwhile. `budget` bounds the
     bytes of calls being read and answered; to a call that finds no room `no_room` is answered,
     and the connection is closed when the IDL declares no such exception for it. For one
-    connection over `max_connections` the one that waits longest for its peer is closed.
+    connection over `max_connections` the one that waits longest for its peer is closed. With
+    `secured` all of it is over TLS; a handshake has the time of a call to be read.
     """
 
     def __init__(
@@ -112,11 +123,13 @@ class RpcServer:
         max_connections: int = 1000,
         budget: ReadingBudget | None = None,
         no_room: Callable[[], Exception] = lambda: Unavailable("busy"),
+        secured: tls.Context | None = None,
     ) -> None:
         self._service = service
         self._processor = TProcessor(service, handler)
         self._budget = budget or ReadingBudget(MAX_READING_BYTES)
         self._no_room = no_room
+        self._secured = secured
         self._connections = Connections(max_connections)
         self._limit = max_frame_bytes
         self._max_items = max_items
@@ -140,22 +153,43 @@ class RpcServer:
         self._stopping = True
         self._server.close()
         for sock in list(self._idle):
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+            cut(sock)
         self._server.stop(timeout=limit_s)
 
-    def _serve_connection(self, sock: socket.socket, peer: Any) -> None:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def _serve_connection(self, accepted: socket.socket, peer: Any) -> None:
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            with self._connections.open(sock):
+            with closing(self._wrapped(accepted)) as sock, self._connections.open(sock):
+                self._shake_hands(sock)
                 while not self._stopping and (first := self._wait(sock)):
                     self._serve_call(sock, first)
         except gevent.Timeout:
             log.warning("rpc.frame_timeout", extra={"peer": str(peer)})
         except BadFrame as exc:
             log.warning("rpc.bad_frame", extra={"peer": str(peer), "reason": str(exc)})
+        except _NoHandshake as exc:
+            log.warning("rpc.handshake_failed", extra={"peer": str(peer), "reason": str(exc)})
         except OSError as exc:
             log.debug("rpc.connection_lost", extra={"peer": str(peer), "reason": str(exc)})
+
+    def _wrapped(self, sock: socket.socket) -> socket.socket:
+        """Waits for nothing."""
+        if self._secured is None:
+            return sock
+        return self._secured.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+
+    def _shake_hands(self, sock: socket.socket) -> None:
+        """If there is a need to. Raises _NoHandshake, once the peer can know why."""
+        if not isinstance(sock, tls.Socket):
+            return
+        with self._connections.waiting(sock), gevent.Timeout(self._read_timeout_s):
+            try:
+                sock.do_handshake()
+            except ssl.SSLEOFError:
+                raise
+            except ssl.SSLError as exc:
+                tls.linger(sock)
+                raise _NoHandshake(sock.context.told(exc)) from exc
 
     def _wait(self, sock: socket.socket) -> bytes:
         """The first byte of the next call; empty when the peer is done or idle too long."""
@@ -220,9 +254,11 @@ class RpcClient:
         *,
         timeout_ms: int,
         max_frame_bytes: int = 8 << 20,
+        secured: tls.Context | None = None,
     ) -> None:
         self._service = service
         self._address = address
+        self._secured = secured
         self._timeout_s = timeout_ms / 1000
         self._limit = max_frame_bytes
         self._free: list[socket.socket] = []
@@ -250,6 +286,8 @@ class RpcClient:
                 if sock is None:
                     sock = socket.create_connection(self._address)
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    if self._secured is not None:
+                        sock = tls.connected(sock, self._secured, self._address[0])
                 sock.sendall(request)
                 answer = _read_frame(sock, b"", self._limit)
         except (OSError, BadFrame, gevent.Timeout) as exc:
@@ -270,6 +308,8 @@ class RpcClient:
     def _said(self, exc: BaseException) -> str:
         host, port = self._address
         reason = getattr(exc, "strerror", None) or str(exc)
+        if self._secured is not None and isinstance(exc, ssl.SSLError):
+            reason = self._secured.told(exc)
         if isinstance(exc, gevent.Timeout):
             reason = f"no answer within {self._timeout_s:g} s"
         return f"{f'[{host}]' if ':' in host else host}:{port}: {reason}"

@@ -13,7 +13,7 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
-from soraka import logs
+from soraka import logs, tls
 from soraka.config import Config
 from soraka.connections import fitting
 from soraka.metrics import Metrics, forget_process, share
@@ -39,6 +39,7 @@ class HttpServer(BaseApplication):  # type: ignore[misc]
         self._config = config
         self._section: Any = getattr(config, self.role)
         logs.configure(config.process)
+        tls.check(config.tls)  # what the workers find wrong ends them only one after another
         self._http = self._listen("port")
         self._drain: Callable[[], None] = _nothing
         self._close: Callable[[], None] = _nothing

@@ -6,6 +6,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import cast
 
+from soraka import tls
 from soraka.clock import StoreClock
 from soraka.config import Config
 from soraka.errors import ConfigError, Unavailable
@@ -20,10 +21,12 @@ class Parts:
 
     Raises ConfigError for a setting that cannot be right, RegistryUnavailable while ZooKeeper is
     away; Kafka and Redis are connected to at the first use. `store_timer`: see TimedStore.
+    `role_tls` is for the Thrift server of a role, `peers_tls` for its calls of others.
     """
 
     def __init__(self, config: Config, store_timer: Callable[[str], Observe] | None = None) -> None:
         self.config = config
+        self.role_tls, self.peers_tls = tls.between_roles(config.tls)
         with ExitStack() as opened:
             self.log = open_log(config)
             opened.callback(self.log.close)
@@ -59,6 +62,9 @@ def open_log(config: Config) -> Log:
         with _refusing(f"log.bootstrap = {c.bootstrap!r}"):
             return KafkaLog(
                 bootstrap=c.bootstrap,
+                secured=tls.client(config.tls, "log.tls") if c.tls else None,
+                username=c.username,
+                password=c.password,
                 topic_prefix=c.topic_prefix,
                 dead_letter_topic=c.dead_letter_topic,
                 partitions=c.partitions,
@@ -85,8 +91,10 @@ def open_store(config: Config) -> FullStore:
         with _refusing("store.url"):
             store: object = RedisStore(
                 url=c.url,
+                secured=_redis_tls(config),
                 mode=c.redis_mode,
                 sentinel_master=c.sentinel_master,
+                sentinel_user=c.sentinel_user,
                 sentinel_password=c.sentinel_password,
                 shards=c.shards,
                 retention_ms=c.retention_ms,
@@ -131,12 +139,23 @@ def open_registry(config: Config) -> Registry:
 
         with _refusing(f"registry.hosts = {c.hosts!r}"):
             return ZookeeperRegistry(
-                hosts=c.hosts, root=c.root, session_timeout_ms=c.session_timeout_ms
+                hosts=c.hosts,
+                root=c.root,
+                secured=tls.client(config.tls, "registry.tls") if c.tls else None,
+                username=c.username,
+                password=c.password,
+                session_timeout_ms=c.session_timeout_ms,
             )
     from soraka.adapters.local_registry import LocalRegistry
 
     with _local("registry.path", c.path) as path:
         return LocalRegistry(path=path)
+
+
+def _redis_tls(config: Config) -> tls.Context | None:
+    if not config.store.url.startswith("rediss://"):
+        return None
+    return tls.client(config.tls, "store.url")
 
 
 @contextmanager

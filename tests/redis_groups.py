@@ -26,6 +26,9 @@ from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.retry import Retry
 
+from soraka import tls
+from soraka.config import TlsConfig
+
 PASSWORD, SENTINEL_PASSWORD = "p@ss/word", "watch:word"
 PASSWORD_IN_URL = "p%40ss%2Fword"
 MASTER_NAME = "soraka"
@@ -62,6 +65,24 @@ cluster-require-full-coverage no
 cluster-replica-validity-factor 0
 cluster-allow-replica-migration no
 """
+# In the place of what SERVER_CONF and SENTINEL_CONF say; with a user for soraka.
+TLS_CONF = """\
+port 0
+tls-port {port}
+tls-cert-file "{files.certificate}"
+tls-key-file "{files.key}"
+tls-ca-cert-file "{files.ca}"
+tls-replication yes
+tls-cluster yes
+"""
+USER = "soraka"
+USER_CONF = f"""\
+user {USER} on >{PASSWORD} ~* resetchannels -@all +@read +@write +@scripting +@connection \
+-@dangerous +time +info +role +cluster|slots
+"""
+WATCHER_CONF = f"""\
+user {USER} on >{SENTINEL_PASSWORD} -@all +@connection +sentinel|get-master-addr-by-name
+"""
 # A sentinel writes what it learns into this file.
 SENTINEL_CONF = f"""\
 bind {HOST}
@@ -79,9 +100,19 @@ class GroupServer:
     """One server or sentinel; keeps its port, data and configuration over its starts."""
 
     def __init__(
-        self, home: Path, port: int, conf: str, *, password: str = PASSWORD, sentinel: bool = False
+        self,
+        home: Path,
+        port: int,
+        conf: str,
+        *,
+        password: str = PASSWORD,
+        sentinel: bool = False,
+        files: TlsConfig | None = None,
     ) -> None:
         home.mkdir(parents=True)
+        if files is not None:
+            users = WATCHER_CONF if sentinel else USER_CONF
+            conf += TLS_CONF.format(port=port, files=files) + users
         self.port = port
         self.address = f"{HOST}:{port}"
         self.home = home
@@ -97,6 +128,7 @@ class GroupServer:
             decode_responses=True,
             protocol=2,
             retry=Retry(NoBackoff(), 0),
+            **_ssl_options(files),
         )
 
     @property
@@ -170,13 +202,14 @@ class SentinelGroup:
 
     mode = "sentinel"
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, files: TlsConfig | None = None) -> None:
         ports = free_ports(5)
         self.servers = [
             GroupServer(
                 directory / f"server{i}",
                 ports[i],
                 SERVER_CONF.format(port=ports[i], home=directory / f"server{i}"),
+                files=files,
             )
             for i in range(2)
         ]
@@ -189,11 +222,14 @@ class SentinelGroup:
                 ),
                 password=SENTINEL_PASSWORD,
                 sentinel=True,
+                files=files,
             )
             for i in range(3)
         ]
-        self.url = _url(self.sentinels)
-        self.settings = {
+        self.url = _url(self.sentinels, files)
+        self.settings: dict[str, Any] = {
+            **_secured(files),
+            **({"sentinel_user": USER} if files else {}),
             "url": self.url,
             "mode": self.mode,
             "sentinel_master": MASTER_NAME,
@@ -280,7 +316,7 @@ class ClusterGroup:
 
     mode = "cluster"
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, files: TlsConfig | None = None) -> None:
         ports = free_ports(2 * (MASTERS + 1))
         self.servers = [
             GroupServer(
@@ -289,12 +325,13 @@ class ClusterGroup:
                 (SERVER_CONF + CLUSTER_CONF).format(
                     port=ports[2 * i], bus=ports[2 * i + 1], home=directory / f"server{i}"
                 ),
+                files=files,
             )
             for i in range(MASTERS + 1)
         ]
         self._buses = {s.port: ports[2 * i + 1] for i, s in enumerate(self.servers)}
-        self.url = _url(self.servers[1:])
-        self.settings = {"url": self.url, "mode": self.mode}
+        self.url = _url(self.servers[1:], files)
+        self.settings: dict[str, Any] = {"url": self.url, "mode": self.mode, **_secured(files)}
         self.environ = {"SORAKA_STORE_URL": self.url, "SORAKA_STORE_REDIS_MODE": self.mode}
 
     def start(self) -> None:
@@ -440,5 +477,21 @@ def _pairs(reply: Sequence[str]) -> dict[str, str]:
     return dict(zip(reply[::2], reply[1::2], strict=True))
 
 
-def _url(servers: Sequence[GroupServer]) -> str:
-    return f"redis://:{PASSWORD_IN_URL}@{','.join(s.address for s in servers)}/0"
+def _url(servers: Sequence[GroupServer], files: TlsConfig | None) -> str:
+    begin = f"rediss://{USER}" if files else "redis://"
+    return f"{begin}:{PASSWORD_IN_URL}@{','.join(s.address for s in servers)}/0"
+
+
+def _secured(files: TlsConfig | None) -> dict[str, Any]:
+    return {"secured": tls.client(files, "store.url")} if files else {}
+
+
+def _ssl_options(files: TlsConfig | None) -> dict[str, Any]:
+    if files is None:
+        return {}
+    return {
+        "ssl": True,
+        "ssl_ca_certs": files.ca,
+        "ssl_certfile": files.certificate,
+        "ssl_keyfile": files.key,
+    }

@@ -1,8 +1,10 @@
 """Real servers for tests, as lazy session fixtures over `dev/stack`.
 
-`redis_server`, `kafka_server` and `zookeeper_server` are one private server each, `full_stack` has
-all of them and nginx. They live on free ports below pytest's temporary directory and start when
-the first test asks for them. Without the program a test is skipped, or fails when CI is set.
+`redis_server`, `kafka_server` and `zookeeper_server` are one private server each,
+`redis_tls_server`, `kafka_tls_server` and `zookeeper_tls_server` the same with TLS, users and
+certificates; `full_stack` has all of the plain ones and nginx. They live on free ports below
+pytest's temporary directory and start when the first test asks for them. Without the program a
+test is skipped, or fails when CI is set.
 
 A test that takes a server away must bring it back for the others: `with server.outage(): ...`.
 """
@@ -19,9 +21,17 @@ from typing import Any
 
 import pytest
 
+from dev.stacklib import secured
+from soraka.config import TlsConfig
+
 STACK = Path(__file__).resolve().parents[1] / "dev" / "stack"
 NOT_INSTALLED = 3
+USER, PASSWORD = secured.USER, secured.PASSWORD
+"""Of the servers with TLS; that of Redis has the user `operator` too, who may do all."""
 URLS = {
+    "redis-tls": f"rediss://{USER}:{PASSWORD}@{{}}:{{}}/0",
+    "kafka-tls": "{}:{}",
+    "zookeeper-tls": "{}:{}",
     "redis": "redis://{}:{}/0",
     "kafka": "{}:{}",
     "zookeeper": "{}:{}",
@@ -47,6 +57,12 @@ class Server:
         """The pid of the present process; None when it was stopped."""
         pid: int | None = _recorded(self.dir)["servers"][self.name]["pid"]
         return pid
+
+    @property
+    def tls(self) -> TlsConfig:
+        """For clients of a server with TLS."""
+        files = {"ca": "ca.pem", "certificate": "host.pem", "key": "host.key"}
+        return TlsConfig(**{key: str(self.dir / "tls" / name) for key, name in files.items()})
 
     def start(self) -> None:
         """Start it again with the same port and data, and wait until it answers."""
@@ -111,6 +127,32 @@ def zookeeper_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve
 
 
 @pytest.fixture(scope="session")
+def tls_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the servers with TLS live, which share a CA; they come when they are asked for."""
+    directory = tmp_path_factory.mktemp("tls")
+    with _guard(directory):
+        yield directory
+
+
+@pytest.fixture(scope="session")
+def redis_tls_server(tls_stack: Path) -> Server:
+    """`url` is rediss://USER:PASSWORD@..."""
+    return _added(tls_stack, "redis-tls")
+
+
+@pytest.fixture(scope="session")
+def kafka_tls_server(tls_stack: Path) -> Server:
+    """With SASL, SCRAM-SHA-512."""
+    return _added(tls_stack, "kafka-tls")
+
+
+@pytest.fixture(scope="session")
+def zookeeper_tls_server(tls_stack: Path) -> Server:
+    """Over TLS alone."""
+    return _added(tls_stack, "zookeeper-tls")
+
+
+@pytest.fixture(scope="session")
 def full_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FullStack]:
     """Redis, Kafka, ZooKeeper and nginx, apart from those of the single fixtures."""
     with _private(tmp_path_factory.mktemp("stack")) as directory:
@@ -142,14 +184,24 @@ def newest_aof(redis: Server) -> Path:
 def _private(directory: Path, *only: str) -> Iterator[Path]:
     """Run a stack in `directory` with the servers `only`, or all; the logs stay afterwards."""
     with _guard(directory):
-        options = ["--only", ",".join(only)] if only else []
-        try:
-            _stack("up", "--ports", "auto", *options, directory=directory)
-        except subprocess.CalledProcessError as error:
-            if error.returncode == NOT_INSTALLED and not os.environ.get("CI"):
-                pytest.skip(error.stderr)
-            pytest.fail(error.stderr, pytrace=False)
+        _up(directory, *only)
         yield directory
+
+
+def _added(directory: Path, name: str) -> Server:
+    """One more server of a stack."""
+    _up(directory, name)
+    return _server(directory, name)
+
+
+def _up(directory: Path, *only: str) -> None:
+    options = ["--only", ",".join(only)] if only else []
+    try:
+        _stack("up", "--ports", "auto", *options, directory=directory)
+    except subprocess.CalledProcessError as error:
+        if error.returncode == NOT_INSTALLED and not os.environ.get("CI"):
+            pytest.skip(error.stderr)
+        pytest.fail(error.stderr, pytrace=False)
 
 
 @contextlib.contextmanager

@@ -6,15 +6,24 @@ import idl
 from soraka.errors import PeerUnavailable
 from soraka.ports import DueId, Registry
 from soraka.rpc import RpcClient, parse_address
+from soraka.tls import Context
 
 
 class Centers:
     """Follows the registry."""
 
-    def __init__(self, registry: Registry, owner: str, *, rpc_timeout_ms: int) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        owner: str,
+        *,
+        rpc_timeout_ms: int,
+        secured: Context | None = None,
+    ) -> None:
         self._registry = registry
         self._owner = owner
         self._timeout_ms = rpc_timeout_ms
+        self._secured = secured
         self._clients: dict[str, RpcClient] = {}
 
     def hand_back(self, messages: list[tuple[str, DueId]]) -> list[str]:
@@ -40,7 +49,10 @@ class Centers:
     def _client(self, address: str) -> RpcClient:
         if address not in self._clients:
             self._clients[address] = RpcClient(
-                idl.center.Center, parse_address(address), timeout_ms=self._timeout_ms
+                idl.center.Center,
+                parse_address(address),
+                timeout_ms=self._timeout_ms,
+                secured=self._secured,
             )
         return self._clients[address]
 

@@ -61,7 +61,10 @@ class Worker:
         )
         self._caller = Caller(max_response_bytes=config.max_response_bytes)
         self._centers = Centers(
-            parts.registry, self.instance.address, rpc_timeout_ms=config.rpc_timeout_ms
+            parts.registry,
+            self.instance.address,
+            rpc_timeout_ms=config.rpc_timeout_ms,
+            secured=parts.peers_tls,
         )
         self._failing = Failing()
         self._ended = {ended: metrics.callbacks.labels(ended.value) for ended in Ended}
@@ -87,7 +90,7 @@ class Worker:
         handler = Handler(
             self.instance.incarnation, self._loop, skew_ms=parts.clock.skew_ms, leave=leave
         )
-        self._server = RpcServer(idl.worker.Worker, handler, listener)
+        self._server = RpcServer(idl.worker.Worker, handler, listener, secured=parts.role_tls)
         metrics.held.set_function(lambda: self._loop.held)
         metrics.in_flight.set_function(lambda: self._loop.in_flight)
         metrics.open_circuits.set_function(lambda: self._loop.open_circuits)

@@ -6,7 +6,8 @@ a recorded pid is still ours is read from /proc.
     cli        the command line
     commands   up, down, status, start, stop
     state      the directory of one stack: its lock, stack.json and soraka.toml
-    specs      the four servers: ports, configuration, command line
+    specs      the four servers, three of them with TLS too: ports, configuration, command line
+    secured    certificates and a user, for the servers with TLS
     probes     does a server really answer?
     ports      which port each server gets
     processes  start, recognise and end a process

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from . import StackError, commands, install
 from .ports import Choice
-from .specs import BY_NAME, SPECS, USUAL_PORTS, Spec
+from .specs import BY_NAME, PLAIN, SPECS, USUAL_PORTS, Spec
 from .state import Stack, opened
 
 EPILOG = """\
@@ -94,7 +94,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_up_options(up: argparse.ArgumentParser) -> None:
     up.add_argument(
-        "--only", type=_specs, default=SPECS, metavar="NAME,...", help="these servers alone"
+        "--only",
+        type=_specs,
+        default=PLAIN,
+        metavar="NAME,...",
+        help=f"these servers alone, of {', '.join(BY_NAME)}; not one kind with TLS and without",
     )
     up.add_argument(
         "--ports",
@@ -114,6 +118,9 @@ def _specs(text: str) -> list[Spec]:
     unknown = sorted(set(names) - set(BY_NAME))
     if unknown:
         raise argparse.ArgumentTypeError(f"no server is called {', '.join(unknown)}")
+    both = [name for name in names if f"{name}-tls" in names]
+    if both:
+        raise argparse.ArgumentTypeError(f"{both[0]} with TLS and without are two stacks")
     return [spec for spec in SPECS if spec.name in names]
 
 

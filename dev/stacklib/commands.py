@@ -58,7 +58,7 @@ def down(stack: Stack, wipe: bool) -> None:
 
 def status(stack: Stack) -> bool:
     """Print a line per server; True when there is one at least and all of them answer."""
-    states = [_state(spec, stack.servers[spec.name]) for spec in stack.specs]
+    states = [_state(stack, spec) for spec in stack.specs]
     for spec, state in zip(stack.specs, states, strict=True):
         server = stack.servers[spec.name]
         ports = " ".join(f"{name}={port}" for name, port in server.ports.items())
@@ -68,10 +68,11 @@ def status(stack: Stack) -> bool:
     return bool(states) and set(states) == {"up"}
 
 
-def _state(spec: Spec, server: Server) -> str:
+def _state(stack: Stack, spec: Spec) -> str:
+    server = stack.servers[spec.name]
     if not server.running:
         return "down"
-    return "up" if spec.answers(server.port) else "silent"
+    return "up" if spec.is_up(server.ports, stack.tls) else "silent"
 
 
 def _settle(stack: Stack, wanted: Sequence[Spec], choice: Choice) -> list[Spec]:
@@ -131,7 +132,7 @@ def _await_answers(stack: Stack, wanted: Iterable[Spec], began: float, timeout: 
             if not server.running:
                 raise StackError(f"{spec.name} ended while it started{_tail(server)}")
             seconds = time.monotonic() - began
-            if spec.answers(server.port):
+            if spec.is_up(server.ports, stack.tls):
                 waiting.remove(spec)
                 _say(f"{spec.name:<10} 127.0.0.1:{server.port} up after {seconds:.1f} s")
             elif seconds > timeout:

@@ -1,5 +1,6 @@
-"""The system packages: the servers, a Java runtime, Maven, the Thrift compiler, a browser, and what
-gives processes wrong clocks: a library, and a C compiler for one of our own."""
+"""The system packages: the servers, a Java runtime, Maven, the Thrift compiler, a browser, what
+gives processes wrong clocks (a library, and a C compiler for one of our own), and what makes hosts
+that boot."""
 
 import contextlib
 import os
@@ -22,6 +23,11 @@ PACKAGES = {
     "chromium": "chromium",
     "chromedriver": "chromium-driver",
     "npm": "npm",
+    "systemd-nspawn": "systemd-container",
+    "debootstrap": "debootstrap",
+    "ssh": "openssh-client",
+    "ip": "iproute2",
+    "openssl": "openssl",
 }
 """Program -> what brings it."""
 # Debian asks this program before it starts the service of a package it has just installed.
@@ -42,11 +48,9 @@ def require(programs: Iterable[str]) -> None:
 
 
 def install() -> None:
-    """Install the packages of the programs that are missing, then fetch the jars."""
+    """Install the packages of the programs that are missing, then fetch the jars and axe."""
     missing = [names for program, names in PACKAGES.items() if find(program) is None]
     packages = " ".join(missing).split()
-    """Install the packages of the programs that are missing, then fetch the jars and axe."""
-    packages = [package for program, package in PACKAGES.items() if find(program) is None]
     if packages:
         with _no_service_starts():
             _run("apt-get", "update", "-q")

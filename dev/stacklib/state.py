@@ -3,6 +3,7 @@
 lock           one command at a time
 stack.json     ports, pids, directories and the exact command lines
 soraka.toml    configuration for the roles
+tls/           certificates, with servers that have TLS
 NAME/          configuration and data of one server
 logs/NAME.log  its output, appended
 """
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from . import StackError
+from . import StackError, secured
 from .processes import is_ours
 from .specs import BY_NAME, SPECS, Spec, Template
 
@@ -85,6 +86,11 @@ class Stack:
             name: port for server in self.servers.values() for name, port in server.ports.items()
         }
 
+    @property
+    def tls(self) -> Path:
+        """Where the certificates are, if any server has TLS."""
+        return self.dir / "tls"
+
     def get(self, name: str) -> Server:
         """Return the record of `name`, or say that this stack has no such server."""
         if name not in self.servers:
@@ -103,7 +109,10 @@ class Stack:
     def toml(self) -> str:
         """The configuration that the roles need to use these servers."""
         sections = [spec.section for spec in self.specs if spec.section]
-        return Template("\n".join(sections)).substitute(self.ports)
+        text = Template("\n".join(sections)).substitute(self.ports)
+        if any(spec.secure for spec in self.specs):
+            text += "\n" + secured.section(self.tls)
+        return text
 
     def wipe(self) -> None:
         """Remove the directory, provided that it is a stack's: `--dir .` must not wipe a home."""

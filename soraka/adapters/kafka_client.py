@@ -8,20 +8,40 @@ from uuid import UUID
 
 from kafka import TopicPartition
 from kafka.errors import (
+    IllegalSaslStateError,
     InvalidTopicError,
     KafkaError,
     MessageSizeTooLargeError,
     RecordListTooLargeError,
+    SaslAuthenticationFailedError,
     UnknownTopicOrPartitionError,
+    UnsupportedSaslMechanismError,
 )
 from kafka.net.compat import KafkaNetClient
 from kafka.net.inet import KafkaNetSocket
 
 from soraka.errors import BodyTooLarge, InvalidParams, LogUnavailable, TopicNotFound
 from soraka.ports import Logged
+from soraka.tls import Context
 
 RECONNECT_MAX_MS = 1000
 DIRECT = "soraka-direct"
+
+
+def connection(
+    bootstrap: str, secured: Context | None, username: str, password: str
+) -> dict[str, Any]:
+    """What every client of kafka-python needs to find the brokers, and to be let in."""
+    settings: dict[str, Any] = {"bootstrap_servers": bootstrap.split(",")}
+    protocol = "SSL" if secured else "PLAINTEXT"
+    if secured:
+        settings["ssl_context"] = secured
+    if username:
+        protocol = f"SASL_{protocol}"
+        settings["sasl_mechanism"] = "SCRAM-SHA-512"
+        settings["sasl_plain_username"] = username
+        settings["sasl_plain_password"] = password
+    return {**settings, "security_protocol": protocol}
 
 
 class _Direct(KafkaNetSocket):  # type: ignore[misc]
@@ -51,6 +71,12 @@ def translated() -> Iterator[None]:
         raise InvalidParams("topic_name", f"Kafka does not take it: {exc}") from exc
     except (MessageSizeTooLargeError, RecordListTooLargeError) as exc:
         raise BodyTooLarge("record", "larger than Kafka takes") from exc
+    except (
+        SaslAuthenticationFailedError,
+        UnsupportedSaslMechanismError,
+        IllegalSaslStateError,
+    ) as exc:
+        raise LogUnavailable(f"kafka: log.username, log.password: {exc}") from exc
     except (KafkaError, OSError) as exc:
         raise LogUnavailable(f"kafka: {exc!r}") from exc
 
@@ -62,6 +88,9 @@ def opened(make: Callable[..., Any], **settings: Any) -> tuple[Any, Any]:
     leave sockets and an I/O greenlet behind. Those are closed here.
     """
     made: list[Any] = []
+    secured = settings.get("ssl_context")
+    if secured is not None:
+        secured.refused = ""
 
     def network(**config: Any) -> Any:
         made.append(KafkaNetClient(**config))
@@ -76,9 +105,11 @@ def opened(make: Callable[..., Any], **settings: Any) -> tuple[Any, Any]:
             reconnect_backoff_max_ms=RECONNECT_MAX_MS,
             **settings,
         )
-    except BaseException:
+    except BaseException as exc:
         for each in made:
             each.close()
+        if isinstance(exc, KafkaError) and secured is not None and secured.refused:
+            raise LogUnavailable(f"kafka: {secured.refused}") from exc
         raise
     return client, made[0]
 

@@ -60,7 +60,7 @@ class KafkaLogConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
     def __init__(
         self,
         *,
-        bootstrap: str,
+        connection: Mapping[str, Any],
         group: str,
         topic_prefix: str,
         metadata_max_age_ms: int,
@@ -76,7 +76,7 @@ class KafkaLogConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         with translated():
             self._consumer, network = opened(
                 KafkaConsumer,
-                bootstrap_servers=bootstrap.split(","),
+                **connection,
                 group_id=group,
                 client_id=client_id,
                 metadata_max_age_ms=metadata_max_age_ms,

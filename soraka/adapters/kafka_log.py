@@ -6,12 +6,13 @@ import gevent
 from kafka.admin import KafkaAdminClient
 from kafka.errors import TopicAlreadyExistsError
 
-from soraka.adapters.kafka_client import opened, translated
+from soraka.adapters.kafka_client import connection, opened, translated
 from soraka.adapters.kafka_consumer import KafkaLogConsumer
 from soraka.adapters.kafka_producer import DurableProducer
 from soraka.adapters.kafka_reader import KafkaReader
 from soraka.errors import LogUnavailable, TopicNotFound
 from soraka.ports import Batch, Consumer, Record
+from soraka.tls import Context
 
 CHECK_S = 2.0
 SEEN_EVERY_S = 0.05
@@ -20,8 +21,9 @@ SEEN_EVERY_S = 0.05
 class KafkaLog:
     """Connects at the first use. Must live in a process that gevent has patched.
 
-    `bootstrap` is host:port, comma-separated. `partitions` and `replication` hold for topics made
-    from now on; changing the partitions of a topic by other means breaks the order of keys.
+    `bootstrap` is host:port, comma-separated; `secured` and `username`, if given, are for TLS and
+    for SASL with SCRAM-SHA-512. `partitions` and `replication` hold for topics made from now on;
+    changing the partitions of a topic by other means breaks the order of keys.
     """
 
     def __init__(
@@ -34,12 +36,15 @@ class KafkaLog:
         replication: int,
         append_timeout_ms: int,
         max_inflight_bytes: int,
+        secured: Context | None = None,
+        username: str = "",
+        password: str = "",
         metadata_max_age_ms: int = 1000,
         client_id: str = "soraka",
     ) -> None:
         if dead_letter_topic.startswith(topic_prefix):
             raise ValueError("dead_letter_topic starts with topic_prefix: it would be consumed")
-        self._bootstrap = bootstrap
+        self._connection = connection(bootstrap, secured, username, password)
         self._prefix = topic_prefix
         self._dead_letter_topic = dead_letter_topic
         self._partitions = partitions
@@ -48,13 +53,13 @@ class KafkaLog:
         self._metadata_max_age_ms = metadata_max_age_ms
         self._client_id = client_id
         self._producer = DurableProducer(
-            bootstrap=bootstrap,
+            connection=self._connection,
             timeout_ms=append_timeout_ms,
             max_inflight_bytes=max_inflight_bytes,
             client_id=client_id,
         )
         self._reader = KafkaReader(
-            bootstrap=bootstrap,
+            connection=self._connection,
             topic_prefix=topic_prefix,
             timeout_ms=append_timeout_ms,
             client_id=client_id,
@@ -78,7 +83,7 @@ class KafkaLog:
 
     def consumer(self, group: str) -> Consumer:
         return KafkaLogConsumer(
-            bootstrap=self._bootstrap,
+            connection=self._connection,
             group=group,
             topic_prefix=self._prefix,
             metadata_max_age_ms=self._metadata_max_age_ms,
@@ -125,7 +130,7 @@ class KafkaLog:
         with translated():
             admin, _ = opened(
                 KafkaAdminClient,
-                bootstrap_servers=self._bootstrap.split(","),
+                **self._connection,
                 client_id=self._client_id,
                 bootstrap_timeout_ms=self._timeout_ms,
                 request_timeout_ms=self._timeout_ms,

@@ -8,7 +8,7 @@ no acknowledgement for long is replaced.
 import logging
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gevent
@@ -19,6 +19,7 @@ from kafka.errors import KafkaError
 from soraka.adapters.kafka_client import opened, translated
 from soraka.errors import LogUnavailable, TopicNotFound
 from soraka.ports import Record
+from soraka.tls import Context
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +39,15 @@ class DurableProducer:
     """
 
     def __init__(
-        self, *, bootstrap: str, timeout_ms: int, max_inflight_bytes: int, client_id: str
+        self,
+        *,
+        connection: Mapping[str, Any],
+        timeout_ms: int,
+        max_inflight_bytes: int,
+        client_id: str,
     ) -> None:
         self._settings = {
-            "bootstrap_servers": bootstrap.split(","),
+            **connection,
             "client_id": client_id,
             "acks": "all",
             "enable_idempotence": False,
@@ -62,6 +68,7 @@ class DurableProducer:
         self._producer: Any = None
         self._network: Any = None
         self._connecting: gevent.Greenlet[..., None] | None = None
+        self._refused = ""
         self._failing_since: float | None = None
         self._closed = False
 
@@ -169,7 +176,7 @@ class DurableProducer:
                 self._connecting = gevent.spawn(self._connect)
             self._connecting.join(max(0.0, deadline - time.monotonic()))
         if self._producer is None:
-            raise LogUnavailable("kafka: not connected")
+            raise LogUnavailable(f"kafka: {self._why() or 'not connected'}")
         return self._producer
 
     def _connect(self) -> None:
@@ -177,9 +184,18 @@ class DurableProducer:
             with translated():
                 self._producer, self._network = opened(KafkaProducer, **self._settings)
         except LogUnavailable as exc:
-            log.warning("kafka.unreachable", extra={"reason": str(exc)})
+            self._refused = str(exc)
+            log.warning("kafka.unreachable", extra={"reason": self._refused})
+        else:
+            self._refused = ""
         finally:
             self._connecting = None
+
+    def _why(self) -> str:
+        """What is known of why there is no connection, also while one is being tried for still."""
+        secured: Context | None = self._settings.get("ssl_context")
+        refused = secured.refused if secured is not None else ""
+        return refused or self._refused.removeprefix("kafka: ")
 
     def _replace_when_dead(self, reason: LogUnavailable) -> None:
         now = time.monotonic()

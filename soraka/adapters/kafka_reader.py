@@ -38,11 +38,16 @@ class KafkaReader:
     """Over all topics with the prefix."""
 
     def __init__(
-        self, *, bootstrap: str, topic_prefix: str, timeout_ms: int, client_id: str
+        self,
+        *,
+        connection: Mapping[str, Any],
+        topic_prefix: str,
+        timeout_ms: int,
+        client_id: str,
     ) -> None:
         self._prefix = topic_prefix
         self._timeout_ms = timeout_ms
-        self._common = {"bootstrap_servers": bootstrap.split(","), "client_id": client_id}
+        self._common = {**connection, "client_id": client_id}
 
     def spans(self) -> Mapping[str, tuple[int, int]]:
         with self._opened() as (consumer, names), self._limited():

@@ -5,17 +5,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from redis import BlockingConnectionPool, Redis
+from redis import BlockingConnectionPool, Redis, SSLConnection
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MovedError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
+from soraka.tls import Context, connected
+
 Arg = str | bytes | int
 Command = Sequence[Arg]
 Options = dict[str, Any]
-"""What a connection of redis-py is made with."""
+"""What a connection of redis-py is made with; and `secured`, the context of TLS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,18 @@ class Limits:
         }
 
 
+class _Secured(SSLConnection):
+    """redis-py's own makes a context for each connection, which takes long, and which trusts the
+    CAs of the system beside the one it is given."""
+
+    def __init__(self, *, secured: Context, **options: Any) -> None:
+        self._secured = secured
+        super().__init__(**options)
+
+    def _wrap_socket_with_ssl(self, sock: Any) -> Any:
+        return connected(sock, self._secured, self.host)
+
+
 class Resting(RedisTimeoutError):
     """It gave no answer a moment ago, and was not asked."""
 
@@ -49,6 +63,9 @@ class Node:
     def __init__(self, options: Options, limits: Limits) -> None:
         self.host = str(options.get("host", "localhost"))
         self.address = str(options.get("path") or f"{self.host}:{options.get('port', 6379)}")
+        self._secured: Context | None = options.get("secured")
+        if self._secured is not None:
+            options = {**options, "connection_class": _Secured}
         pool = BlockingConnectionPool(
             max_connections=limits.max_connections,
             timeout=limits.timeout_ms / 1000,
@@ -81,6 +98,10 @@ class Node:
             replies: list[Any] = pipe.execute(raise_on_error=False)
         except ValueError as exc:  # so gevent says that a socket was closed under its reader
             raise RedisConnectionError(f"{self.address} was left: {exc}") from exc
+        except (RedisConnectionError, RedisTimeoutError) as exc:
+            if self._secured is not None and (why := self._secured.why(exc)):
+                raise type(exc)(f"{self.address}: {why}") from exc
+            raise
         return replies
 
     def retire(self) -> None:

@@ -5,7 +5,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from redis.exceptions import AskError, MovedError, NoScriptError, RedisError, TryAgainError
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    MovedError,
+    NoPermissionError,
+    NoScriptError,
+    RedisError,
+    TryAgainError,
+)
 
 from soraka.adapters.redis_node import Arg, Command, Topology
 from soraka.adapters.redis_send import send
@@ -130,4 +138,8 @@ def _unavailable(error: Exception) -> StoreUnavailable:
         )
     if isinstance(error, AskError | TryAgainError):
         return StoreUnavailable("redis: a shard is just being moved to another server")
+    if isinstance(error, AuthenticationError):
+        return StoreUnavailable(f"redis: the user or password of store.url: {error}")
+    if isinstance(error, NoPermissionError):
+        return StoreUnavailable(f"redis: the user of store.url may not do all it has to: {error}")
     return StoreUnavailable(f"redis: {error}")

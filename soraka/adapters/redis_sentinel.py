@@ -54,7 +54,7 @@ class SentinelTopology:
             host, port = first_answer(self._sentinels, command, self._read)
         except AuthenticationError as exc:
             raise RedisError(
-                f"store.sentinel_password is not that of the sentinels: {exc}"
+                f"store.sentinel_user, store.sentinel_password: not those of the sentinels: {exc}"
             ) from exc
         if self._node is not None and self._node.address == f"{host}:{port}":
             return

@@ -36,6 +36,7 @@ from soraka.ports import (
     Totals,
     Verdict,
 )
+from soraka.tls import Context
 
 T = TypeVar("T")
 DUE_STEP = 1000
@@ -50,7 +51,8 @@ _UNKNOWN = Claim(ClaimKind.UNKNOWN)
 class RedisStore(RedisArchive):
     """Implements FullStore. Safe for use by many greenlets.
 
-    `mode` is single, sentinel or cluster; see `redis_topology` for what `url` is in each. Raises
+    `mode` is single, sentinel or cluster; see `redis_topology` for what `url` is in each. `secured`
+    is for a rediss:// URL, which without it is secured by the CAs of the system. Raises
     ValueError for one that cannot be right; connects at the first use. A shard whose server has
     restarted answers no claims until `vouch`; see `lua/era.lua`.
 
@@ -67,8 +69,10 @@ class RedisStore(RedisArchive):
         dead_retention_ms: int,
         lease_margin_ms: int,
         early_ms: int,
+        secured: Context | None = None,
         mode: str = "single",
         sentinel_master: str = "",
+        sentinel_user: str = "",
         sentinel_password: str = "",
         door_ms: int = DOOR_MS,
         max_waiting: int = MAX_WAITING,
@@ -80,7 +84,9 @@ class RedisStore(RedisArchive):
         topology = open_topology(
             mode,
             url,
+            secured=secured,
             sentinel_master=sentinel_master,
+            sentinel_user=sentinel_user,
             sentinel_password=sentinel_password,
             limits=Limits(
                 timeout_ms=timeout_ms,

@@ -4,15 +4,19 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import gevent
 from kazoo.client import KazooClient
-from kazoo.exceptions import KazooException
+from kazoo.exceptions import KazooException, NoAuthError
 from kazoo.handlers.gevent import SequentialGeventHandler
 from kazoo.protocol.states import KazooState
 from kazoo.retry import KazooRetry
+from kazoo.security import make_digest_acl
 
+from soraka.adapters.zookeeper_tls import TlsHandler
 from soraka.errors import RegistryUnavailable
+from soraka.tls import Context
 
 log = logging.getLogger(__name__)
 
@@ -23,10 +27,23 @@ RECONNECT_MAX_S = 2.0
 
 
 class ZookeeperClient:
-    """`kazoo` is the client itself; every use of it stands inside `with calls()`."""
+    """`kazoo` is the client itself; every use of it stands inside `with calls()`.
 
-    def __init__(self, hosts: str, session_timeout_s: float, timeout_s: float) -> None:
+    With a `username` all that it makes is open to that user alone.
+    """
+
+    def __init__(
+        self,
+        hosts: str,
+        session_timeout_s: float,
+        timeout_s: float,
+        *,
+        secured: Context | None = None,
+        username: str = "",
+        password: str = "",
+    ) -> None:
         self._hosts = hosts
+        self._secured = secured
         self._timeout_s = timeout_s
         self._renew_after_s = RENEW_AFTER * session_timeout_s
         self._lost_at: float | None = None
@@ -34,10 +51,11 @@ class ZookeeperClient:
         self.kazoo = KazooClient(
             hosts=hosts,
             timeout=session_timeout_s,
-            handler=SequentialGeventHandler(),
+            handler=SequentialGeventHandler() if secured is None else TlsHandler(secured),
             connection_retry=KazooRetry(
                 max_tries=-1, delay=0.1, max_delay=RECONNECT_MAX_S, sleep_func=gevent.sleep
             ),
+            **digest(username, password),
         )
 
     def connect(self, connected: Callable[[], None]) -> None:
@@ -89,13 +107,19 @@ class ZookeeperClient:
         out much later.
         """
         if not self.connected:
-            raise RegistryUnavailable(f"not connected to ZooKeeper at {self._hosts}")
+            why = f": {self._secured.refused}" if self._secured and self._secured.refused else ""
+            raise RegistryUnavailable(f"not connected to ZooKeeper at {self._hosts}{why}")
         late = RegistryUnavailable(
             f"ZooKeeper at {self._hosts} did not answer within {self._timeout_s:g} s"
         )
         try:
             with gevent.Timeout(self._timeout_s, late):
                 yield
+        except NoAuthError as exc:
+            raise RegistryUnavailable(
+                f"ZooKeeper at {self._hosts}: below registry.root is what only another than this "
+                "registry.username, with its registry.password, may see or change"
+            ) from exc
         except KazooException as exc:
             raise RegistryUnavailable(f"ZooKeeper at {self._hosts}: {exc!r}") from exc
 
@@ -116,3 +140,13 @@ class ZookeeperClient:
         with suppress(KazooException):
             self.kazoo.stop()
             self.kazoo.close()
+
+
+def digest(username: str, password: str) -> dict[str, Any]:
+    """Settings of kazoo for such a user; none for ''."""
+    if not username:
+        return {}
+    return {
+        "auth_data": [("digest", f"{username}:{password}")],
+        "default_acl": [make_digest_acl(username, password, all=True)],
+    }

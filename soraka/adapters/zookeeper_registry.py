@@ -32,6 +32,7 @@ from soraka.adapters.zookeeper_locks import Locks
 from soraka.adapters.zookeeper_tree import Node, Tree
 from soraka.errors import DecodeError, RegistryUnavailable
 from soraka.message import Instance, Topic
+from soraka.tls import Context
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,8 @@ TRIES = 3
 
 
 class ZookeeperRegistry:
-    """`hosts` is host:port,... ; `timeout_ms` limits each wait for ZooKeeper.
+    """`hosts` is host:port,... ; `timeout_ms` limits each wait for ZooKeeper. `secured` is for TLS;
+    with a `username` each node is open to that user alone.
 
     The constructor waits for a first full copy and raises RegistryUnavailable without one. From
     then on outages are logged and outlived, with the copy as it was. `register` and `unregister`
@@ -54,6 +56,9 @@ class ZookeeperRegistry:
         *,
         hosts: str,
         root: str = "/soraka",
+        secured: Context | None = None,
+        username: str = "",
+        password: str = "",
         session_timeout_ms: int = 6000,
         timeout_ms: int = 3000,
     ) -> None:
@@ -66,7 +71,14 @@ class ZookeeperRegistry:
         self._waiting: list[Event] = []
         self._closed = False
         self._timeout_s = timeout_ms / 1000
-        self._client = ZookeeperClient(hosts, session_timeout_ms / 1000, self._timeout_s)
+        self._client = ZookeeperClient(
+            hosts,
+            session_timeout_ms / 1000,
+            self._timeout_s,
+            secured=secured,
+            username=username,
+            password=password,
+        )
         self._locks = Locks(self._client)
         self._tree = Tree(
             self._client,

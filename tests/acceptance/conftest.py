@@ -1,6 +1,9 @@
 """Deployments for the acceptance tests: each test runs on all of them."""
 
+import importlib
 import itertools
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ import pytest
 from tests.acceptance.deployments import Cluster, Deployment, Standalone
 from tests.acceptance.sink import Sink
 
+IDL = Path(__file__).parents[2] / "idl" / "soraka.thrift"
 _databases = itertools.count(1)
 
 
@@ -43,6 +47,18 @@ def make_deployment(request: pytest.FixtureRequest, folder: Path) -> Deployment:
     if request.param == "standalone":
         return Standalone(folder)
     return Cluster(folder, cluster_addresses(request))
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """What the official compiler makes of our IDL: the module of the client."""
+    folder = tmp_path_factory.mktemp("gen")
+    subprocess.run(["thrift", "--gen", "py", "-out", str(folder), str(IDL)], check=True)
+    sys.path.insert(0, str(folder))
+    try:
+        yield importlib.import_module("soraka_client.Soraka")
+    finally:
+        sys.path.remove(str(folder))
 
 
 @pytest.fixture

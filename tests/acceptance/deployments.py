@@ -15,6 +15,7 @@ from typing import Any
 import requests
 
 import idl
+from soraka import tls
 from soraka.rpc import RpcClient
 from tests.acceptance.sink import wait_until
 
@@ -104,7 +105,7 @@ class Process:
 
 
 class Deployment:
-    """What the tests talk to. `processes` by role name."""
+    """What the tests talk to. `processes` by role name; `secured` if Thrift is over TLS."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -112,6 +113,7 @@ class Deployment:
         self.thrift_port = free_port()
         self.admin_port = free_port()
         self.processes: dict[str, Process] = {}
+        self.secured: tls.Context | None = None
         self._session = requests.Session()
 
     @property
@@ -119,9 +121,9 @@ class Deployment:
         return f"http://127.0.0.1:{self.http_port}"
 
     @property
-    def receives(self) -> list[tuple[int, int]]:
-        """HTTP and Thrift ports of each receive."""
-        return [(self.http_port, self.thrift_port)]
+    def receives(self) -> list[tuple[str, int, int]]:
+        """Host, HTTP and Thrift port of each receive."""
+        return [("127.0.0.1", self.http_port, self.thrift_port)]
 
     def start(self) -> None:
         for process in self.processes.values():
@@ -169,7 +171,8 @@ class Deployment:
 
     def call(self, method: str, **arguments: Any) -> Any:
         """A call of the public Thrift service."""
-        client = RpcClient(idl.soraka.Soraka, ("127.0.0.1", self.thrift_port), timeout_ms=10_000)
+        address = ("127.0.0.1", self.thrift_port)
+        client = RpcClient(idl.soraka.Soraka, address, timeout_ms=10_000, secured=self.secured)
         try:
             return client.call(method, **arguments)
         finally:
@@ -274,9 +277,10 @@ class Cluster(Deployment):
         return self.processes[name]
 
     @property
-    def receives(self) -> list[tuple[int, int]]:
+    def receives(self) -> list[tuple[str, int, int]]:
         return [
             (
+                "127.0.0.1",
                 int(process.environ["SORAKA_RECEIVE_PORT"]),
                 int(process.environ["SORAKA_RECEIVE_THRIFT_PORT"]),
             )

@@ -1,29 +1,12 @@
 """A client made by the official compiler and library talks to soraka."""
 
 import importlib
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.acceptance.deployments import Deployment
 from tests.acceptance.sink import Sink
-
-IDL = Path(__file__).parents[2] / "idl" / "soraka.thrift"
-
-
-@pytest.fixture(scope="module")
-def generated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    folder = tmp_path_factory.mktemp("gen")
-    subprocess.run(["thrift", "--gen", "py", "-out", str(folder), str(IDL)], check=True)
-    sys.path.insert(0, str(folder))
-    try:
-        yield importlib.import_module("soraka_client.Soraka")
-    finally:
-        sys.path.remove(str(folder))
 
 
 def test_submit_cancel_get(generated: Any, deployment: Deployment, sink: Sink) -> None:

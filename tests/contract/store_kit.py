@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import redis
 
+from soraka import tls
 from soraka.adapters.redis_store import RedisStore
 from soraka.adapters.sqlite_store import SqliteStore
 from soraka.message import Callback, Command, CommandKind, Message
@@ -26,6 +27,7 @@ from soraka.ports import (
 )
 from soraka.wire import encode
 from tests.redis_groups import RedisGroup
+from tests.servers import USER, Server
 
 TOPIC = "orders"
 OWNER = "127.0.1.1:1"
@@ -41,7 +43,7 @@ SETTINGS = {
     "lease_margin_ms": MARGIN,
     "early_ms": EARLY,
 }
-KINDS = ("redis", "redis_sentinel", "redis_cluster", "sqlite")
+KINDS = ("redis", "redis_tls", "redis_sentinel", "redis_cluster", "sqlite")
 Open = Callable[..., FullStore]
 """Opens a store of one kind; the settings that are named replace SETTINGS."""
 _numbers = itertools.count()
@@ -154,7 +156,34 @@ def redis_store(
     if flush:
         with redis.Redis.from_url(url) as client:
             client.flushall()
-    store = RedisStore(url=url, shards=shards, **{**SETTINGS, **other})
+    with _opened_redis(flush, url=url, shards=shards, **other) as store:
+        yield store
+
+
+@contextlib.contextmanager
+def redis_tls_store(
+    server: Server, *, shards: int = 4, flush: bool = True, **other: Any
+) -> Iterator[RedisStore]:
+    """As a user who may do no more than it has to."""
+    if flush:
+        flush_tls(server)
+    secured = tls.client(server.tls, "store.url")
+    with _opened_redis(flush, url=server.url, shards=shards, secured=secured, **other) as store:
+        yield store
+
+
+def flush_tls(server: Server) -> None:
+    files = server.tls
+    url = server.url.replace(USER, "operator", 1)
+    with redis.Redis.from_url(
+        url, ssl_ca_certs=files.ca, ssl_certfile=files.certificate, ssl_keyfile=files.key
+    ) as client:
+        client.flushall()
+
+
+@contextlib.contextmanager
+def _opened_redis(flush: bool, **settings: Any) -> Iterator[RedisStore]:
+    store = RedisStore(**{**SETTINGS, **settings})
     with contextlib.closing(store):
         if flush:
             store.vouch(store.restarts())
@@ -184,6 +213,8 @@ def any_store(
         opened: Any = sqlite_store(path, **other)
     elif kind == "redis":
         opened = redis_store(request.getfixturevalue("redis_server").url, **other)
+    elif kind == "redis_tls":
+        opened = redis_tls_store(request.getfixturevalue("redis_tls_server"), **other)
     else:
         opened = group_store(request.getfixturevalue(kind), **other)
     with opened as store:

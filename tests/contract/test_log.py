@@ -18,9 +18,10 @@ import gevent
 import psutil
 import pytest
 
+from soraka import tls
 from soraka.errors import BodyTooLarge, InvalidParams, LogUnavailable, TopicNotFound
 from soraka.ports import Batch, Consumer, Log, Logged, Record
-from tests.servers import Server
+from tests.servers import PASSWORD, USER, Server
 
 GROUP = "center"
 
@@ -31,7 +32,7 @@ class Opener(Protocol):
     def __call__(self, **settings: Any) -> Log: ...
 
 
-@pytest.fixture(params=["sqlite", "kafka"])
+@pytest.fixture(params=["sqlite", "kafka", "kafka_tls"])
 def open_log(request: pytest.FixtureRequest) -> Opener:
     opener: Opener = request.getfixturevalue(f"open_{request.param}")
     return opener
@@ -54,9 +55,22 @@ def open_sqlite(tmp_path: Path) -> Iterator[Opener]:
 def open_kafka(kafka_server: Server) -> Iterator[Opener]:
     from soraka.adapters.kafka_log import KafkaLog
 
+    yield from _opener(KafkaLog, kafka_settings(kafka_server))
+
+
+@pytest.fixture
+def open_kafka_tls(kafka_tls_server: Server) -> Iterator[Opener]:
+    from soraka.adapters.kafka_log import KafkaLog
+
+    secured = tls.client(kafka_tls_server.tls, "log.tls")
+    user = {"username": USER, "password": PASSWORD, "secured": secured}
+    yield from _opener(KafkaLog, kafka_settings(kafka_tls_server) | user)
+
+
+def kafka_settings(server: Server) -> dict[str, Any]:
     own = uuid.uuid4().hex
-    defaults = {
-        "bootstrap": kafka_server.url,
+    return {
+        "bootstrap": server.url,
         "topic_prefix": f"t-{own}.",
         "dead_letter_topic": f"dead-{own}",
         "partitions": 4,
@@ -64,7 +78,6 @@ def open_kafka(kafka_server: Server) -> Iterator[Opener]:
         "append_timeout_ms": 5000,
         "max_inflight_bytes": 64 << 20,
     }
-    yield from _opener(KafkaLog, defaults)
 
 
 def _opener(make: Callable[..., Log], defaults: dict[str, Any]) -> Iterator[Opener]:

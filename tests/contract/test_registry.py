@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,9 +20,12 @@ from kazoo.client import KazooClient
 from kazoo.exceptions import NotEmptyError
 from kazoo.handlers.gevent import SequentialGeventHandler
 
+from soraka import tls
 from soraka.adapters.local_registry import LocalRegistry
 from soraka.adapters.registry_json import decode_instance, encode_instance
+from soraka.adapters.zookeeper_client import digest
 from soraka.adapters.zookeeper_registry import ZookeeperRegistry
+from soraka.adapters.zookeeper_tls import TlsHandler
 from soraka.errors import (
     ConfigError,
     DecodeError,
@@ -32,7 +35,7 @@ from soraka.errors import (
 )
 from soraka.message import Instance, Topic
 from soraka.ports import Registry
-from tests.servers import Server
+from tests.servers import PASSWORD, USER, Server
 
 A = Instance(
     service="worker",
@@ -101,6 +104,7 @@ class Cluster:
     server: Server
     client: Any
     root: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
     opened: list[ZookeeperRegistry] = field(default_factory=list)
 
     def open(self, *, session_timeout_ms: int = 4000, timeout_ms: int = 3000) -> ZookeeperRegistry:
@@ -109,6 +113,7 @@ class Cluster:
             root=self.root,
             session_timeout_ms=session_timeout_ms,
             timeout_ms=timeout_ms,
+            **self.settings,
         )
         self.opened.append(registry)
         return registry
@@ -154,6 +159,19 @@ def zookeeper(zookeeper_server: Server) -> Iterator[Cluster]:
     cluster.close()
 
 
+@pytest.fixture
+def zookeeper_tls(zookeeper_tls_server: Server) -> Iterator[Cluster]:
+    """With TLS, and nodes of one user."""
+    server, user = zookeeper_tls_server, {"username": USER, "password": PASSWORD}
+    secured = tls.client(server.tls, "registry.tls")
+    made = KazooClient(hosts=server.url, handler=TlsHandler(secured), **digest(**user))
+    made.start(timeout=10)
+    settings = {**user, "secured": secured}
+    cluster = Cluster(server, made, f"/test-{uuid.uuid4().hex}", settings)
+    yield cluster
+    cluster.close()
+
+
 @dataclass
 class Local:
     """Registries over one file."""
@@ -164,11 +182,11 @@ class Local:
         return LocalRegistry(path=self.path)
 
 
-@pytest.fixture(params=["local", "zookeeper"])
+@pytest.fixture(params=["local", "zookeeper", "zookeeper_tls"])
 def deployment(request: pytest.FixtureRequest, tmp_path: Path) -> Local | Cluster:
     if request.param == "local":
         return Local(tmp_path / "registry.json")
-    cluster: Cluster = request.getfixturevalue("zookeeper")
+    cluster: Cluster = request.getfixturevalue(request.param)
     return cluster
 
 

@@ -116,3 +116,41 @@ def test_one_process_alone_may_listen_everywhere() -> None:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         config.load(tmp_path / "none.toml", {})
+
+
+FILES = {"ca": "ca.pem", "certificate": "own.pem", "key": "own.key"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        *(
+            ({"tls": {**FILES, "thrift": True, key: ""}}, f"tls.{key} = '': must be a PEM file")
+            for key in FILES
+        ),
+        ({"tls": {"key": "own.key"}}, "tls.certificate = '': must be given with tls.key"),
+        ({"tls": {"certificate": "own.pem"}}, "tls.key = '': must be given with tls.certificate"),
+        ({"log": {"username": "me"}}, "log.password = '': must be given with log.username"),
+        ({"log": {"password": "hush"}}, "log.username = '': must be given with log.password"),
+        ({"registry": {"username": "me"}}, "registry.password = '': must be given"),
+        ({"registry": {"password": "hush"}}, "registry.username = '': must be given"),
+        ({"registry": {"username": "a:b", "password": "hush"}}, "registry.username = 'a:b'"),
+        ({"store": {"sentinel_user": "me"}}, "store.sentinel_password: must be given"),
+        ({"log": {"password": ["hush"]}}, "log.password: must be a text"),
+        ({"registry": {"password": ["hush"]}}, "registry.password: must be a text"),
+    ],
+)
+def test_secured_connections_by_half_are_refused_by_name(
+    settings: dict[str, dict[str, object]], told: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        config.override(config.Config(), settings)
+    assert str(refused.value).startswith(told)
+    assert "hush" not in str(refused.value)
+
+
+def test_secrets_may_come_from_the_environment() -> None:
+    loaded = config.load(
+        None, {"SORAKA_LOG_USERNAME": "me", "SORAKA_LOG_PASSWORD": "x", "SORAKA_SERVER_CA": "y"}
+    )
+    assert (loaded.log.username, loaded.log.password) == ("me", "x")

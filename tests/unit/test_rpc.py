@@ -1,4 +1,4 @@
-"""Thrift over real sockets: calls, and peers that break the rules."""
+"""Thrift over real sockets, plain and with TLS: calls, and peers that break the rules."""
 
 import logging
 import socket
@@ -11,10 +11,13 @@ import gevent
 import pytest
 
 import idl
+from soraka import tls
 from soraka.budget import SMALL, ReadingBudget
+from soraka.config import TlsConfig
 from soraka.errors import PeerUnavailable
 from soraka.process import listen
 from soraka.rpc import RpcClient, RpcServer
+from tests.certificates import Authority
 
 LIMIT, MAX_ITEMS = 10_000, 200
 
@@ -38,9 +41,26 @@ def handler() -> Handler:
     return Handler()
 
 
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> TlsConfig:
+    return Authority(tmp_path_factory.mktemp("ca")).issue("own")
+
+
+@pytest.fixture(params=["plain", "tls"])
+def settings(request: pytest.FixtureRequest, certificate: TlsConfig) -> TlsConfig:
+    return certificate if request.param == "tls" else TlsConfig()
+
+
+class Server(RpcServer):
+    """`peers` is what connections to it are secured with."""
+
+    peers: tls.Context | None = None
+
+
 @pytest.fixture
-def server(handler: Handler) -> Iterator[RpcServer]:
-    made = RpcServer(
+def server(handler: Handler, settings: TlsConfig) -> Iterator[Server]:
+    ours, peers = tls.between_roles(settings)
+    made = Server(
         idl.worker.Worker,
         handler,
         listen("127.0.0.1", 0),
@@ -48,21 +68,29 @@ def server(handler: Handler) -> Iterator[RpcServer]:
         max_items=MAX_ITEMS,
         read_timeout_ms=300,
         idle_timeout_ms=600,
+        secured=ours,
     )
+    made.peers = peers
     made.start()
     yield made
     made.stop(1)
 
 
 @pytest.fixture
-def client(server: RpcServer) -> Iterator[RpcClient]:
+def client(server: Server) -> Iterator[RpcClient]:
     made = _client(server)
     yield made
     made.close()
 
 
-def _client(server: RpcServer, timeout_ms: int = 2000) -> RpcClient:
-    return RpcClient(idl.worker.Worker, ("127.0.0.1", server.port), timeout_ms=timeout_ms)
+def _client(server: Server, timeout_ms: int = 2000) -> RpcClient:
+    address = ("127.0.0.1", server.port)
+    return RpcClient(idl.worker.Worker, address, timeout_ms=timeout_ms, secured=server.peers)
+
+
+def _connect(server: Server) -> socket.socket:
+    sock = socket.create_connection(("127.0.0.1", server.port), timeout=5)
+    return tls.connected(sock, server.peers, "127.0.0.1") if server.peers else sock
 
 
 def _deliver(client: RpcClient, count: int = 1, incarnation: str = "mine") -> int:
@@ -103,7 +131,7 @@ def test_calls_at_once_do_not_mix_answers(client: RpcClient, handler: Handler) -
 
 
 def test_after_a_timeout_the_next_call_gets_its_own_answer(
-    server: RpcServer, handler: Handler
+    server: Server, handler: Handler
 ) -> None:
     with closing(_client(server, timeout_ms=100)) as client:
         handler.wait_s = 0.25
@@ -139,11 +167,11 @@ def test_nobody_listens() -> None:
     ids=["http", "huge", "empty", "garbage", "cut"],
 )
 def test_a_bad_frame_closes_its_connection_alone(
-    server: RpcServer, client: RpcClient, caplog: pytest.LogCaptureFixture, sent: bytes
+    server: Server, client: RpcClient, caplog: pytest.LogCaptureFixture, sent: bytes
 ) -> None:
     with (
         caplog.at_level(logging.WARNING),
-        socket.create_connection(("127.0.0.1", server.port)) as sock,
+        _connect(server) as sock,
     ):
         sock.sendall(sent)
         assert _deliver(client) == 1
@@ -160,16 +188,16 @@ def _sized_call(size: int) -> bytes:
     return head + b"\x0b\x00\x63" + filling.to_bytes(4, "big") + b"x" * filling + rest
 
 
-def test_a_frame_at_the_limit_is_served(server: RpcServer) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as sock:
+def test_a_frame_at_the_limit_is_served(server: Server) -> None:
+    with _connect(server) as sock:
         sock.sendall(LIMIT.to_bytes(4, "big") + _sized_call(LIMIT))
         assert len(sock.recv(1000)) > 4
 
 
 def test_a_frame_over_the_limit_is_refused_before_it_is_read(
-    server: RpcServer, caplog: pytest.LogCaptureFixture
+    server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with socket.create_connection(("127.0.0.1", server.port)) as sock:
+    with _connect(server) as sock:
         sock.sendall((LIMIT + 1).to_bytes(4, "big"))
         assert _closed(sock)
     (record,) = caplog.records
@@ -178,7 +206,7 @@ def test_a_frame_over_the_limit_is_refused_before_it_is_read(
 
 
 def test_a_call_of_too_many_items_is_refused_before_it_is_decoded(
-    server: RpcServer, client: RpcClient, handler: Handler
+    server: Server, client: RpcClient, handler: Handler
 ) -> None:
     most = (MAX_ITEMS - 2) // 3  # a struct and its two fields each, and two arguments
     assert _deliver(client, most) == most
@@ -187,11 +215,11 @@ def test_a_call_of_too_many_items_is_refused_before_it_is_decoded(
         _deliver(client, most + 1)
 
 
-def test_a_count_without_elements_stalls_nobody(server: RpcServer, client: RpcClient) -> None:
+def test_a_count_without_elements_stalls_nobody(server: Server, client: RpcClient) -> None:
     """2**31 elements of type void."""
     head = _sized_call(100)[:19]
     call = head + b"\x0f\x00\x02\x01\x7f\xff\xff\xff\x00"
-    with socket.create_connection(("127.0.0.1", server.port)) as sock:
+    with _connect(server) as sock:
         started = time.monotonic()
         sock.sendall(len(call).to_bytes(4, "big") + call)
         assert _closed(sock)
@@ -205,8 +233,8 @@ def _drip(sock: socket.socket) -> None:
         gevent.sleep(0.05)
 
 
-def test_a_dripping_peer_is_cut(server: RpcServer) -> None:
-    with socket.create_connection(("127.0.0.1", server.port)) as sock:
+def test_a_dripping_peer_is_cut(server: Server) -> None:
+    with _connect(server) as sock:
         sock.sendall(b"\x00\x00\x03\xe8")
         started = time.monotonic()
         with pytest.raises(OSError):  # noqa: PT011 - reset or broken pipe
@@ -215,7 +243,7 @@ def test_a_dripping_peer_is_cut(server: RpcServer) -> None:
 
 
 def test_stop_closes_idle_connections_and_waits_for_calls(
-    server: RpcServer, client: RpcClient, handler: Handler
+    server: Server, client: RpcClient, handler: Handler
 ) -> None:
     _deliver(client)
     handler.wait_s = 0.3
@@ -235,7 +263,7 @@ def test_stop_closes_idle_connections_and_waits_for_calls(
 
 @pytest.mark.parametrize("sent", [b"", b"\x00", b"\x00\x00\x01\x00half"])
 def test_those_that_wait_longest_make_room(handler: Handler, sent: bytes) -> None:
-    server = RpcServer(
+    server = Server(
         idl.worker.Worker,
         handler,
         listen("127.0.0.1", 0),
@@ -246,7 +274,7 @@ def test_those_that_wait_longest_make_room(handler: Handler, sent: bytes) -> Non
     with ExitStack() as stack:
         stack.callback(server.stop, 0)
         for _ in range(100):
-            sock = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            sock = stack.enter_context(_connect(server))
             sock.sendall(sent)
         client = stack.enter_context(closing(_client(server, timeout_ms=10_000)))
         started = time.monotonic()
@@ -303,7 +331,7 @@ def test_calls_give_their_room_back(public: RpcClient) -> None:
 
 def test_without_a_word_for_it_the_connection_is_closed(handler: Handler) -> None:
     budget = ReadingBudget(1)
-    server = RpcServer(idl.worker.Worker, handler, listen("127.0.0.1", 0), budget=budget)
+    server = Server(idl.worker.Worker, handler, listen("127.0.0.1", 0), budget=budget)
     server.start()
     with closing(_client(server)) as client:
         with pytest.raises(PeerUnavailable):
