@@ -107,6 +107,8 @@ class Host:
         shutil.rmtree(self.folder)
         for each, _, _ in os.walk(self._cgroup, topdown=False):
             Path(each).rmdir()
+        with suppress(OSError):  # that of the room: others are in it still
+            self._cgroup.parent.rmdir()
 
     # ------------------------------------------------------------------ what it can be asked
 
@@ -147,6 +149,8 @@ class Host:
         make_key(key)
         with (self._home / "known_hosts").open("a") as known:
             known.write(f"{self.address} {key.with_suffix('.pub').read_text()}")
+        # as on a machine that has never asked for packages, however new the base tree is
+        os.utime(self.files / "var/lib/apt/lists", (0, 0))
         ssh.mkdir(mode=0o700)
         shutil.copy(self._home / "key.pub", ssh / "authorized_keys")
         owner = ssh.parent.stat()
