@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test test-alone test-beside check fmt lint types imports unit bench soak stack stack-down clean
+.PHONY: help run test test-alone test-beside test-deploy test-host check fmt lint lint-deploy types imports unit bench soak stack stack-down clean
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
@@ -9,6 +9,10 @@ help: ## This list
 
 .venv/ready: setup.cfg constraints.txt dev/setup-venv
 	PYTHON=$(PYTHON) dev/setup-venv
+	touch $@
+
+.venv-deploy/ready: constraints-deploy.txt dev/setup-deploy
+	PYTHON=$(PYTHON) dev/setup-deploy
 	touch $@
 
 run: .venv/ready ## Run soraka on the embedded default (ARGS='--data-dir DIR ...')
@@ -31,6 +35,13 @@ test-alone:
 test-beside:
 	$(COVERED) tests/contract tests/acceptance
 
+test-host: .venv/ready .venv-deploy/ready ## Playbooks against one host that boots, with all roles
+	$(BIN)/pytest -x tests/deploy/single.py $(ARGS)
+
+test-deploy: .venv/ready .venv-deploy/ready ## Playbooks against six hosts that boot: lost, upgraded, added, removed
+	dev/stack install
+	$(BIN)/pytest -x tests/deploy/cluster.py $(ARGS)
+
 check: lint types imports ## The checks that run nothing
 
 unit: .venv/ready ## The tests that need no server
@@ -43,6 +54,12 @@ fmt: .venv/ready ## Format the code
 lint: .venv/ready ## ruff
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+lint-deploy: .venv-deploy/ready ## ansible-lint, and the syntax of the playbooks
+	cd ansible && PATH="$(CURDIR)/.venv-deploy/bin:$$PATH" ansible-lint
+	cd ansible && for book in *.yml; do \
+	  "$(CURDIR)/.venv-deploy/bin/ansible-playbook" -i inventories/single --syntax-check "$$book" || exit 1; \
+	done
 
 types: .venv/ready ## mypy, strict
 	$(BIN)/mypy
@@ -65,4 +82,4 @@ stack-down: ## Stop them
 	dev/stack down $(ARGS)
 
 clean: ## Remove what setup and runs have made
-	rm -rf .venv .stack-libs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-deploy .stack-libs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

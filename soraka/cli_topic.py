@@ -3,16 +3,25 @@
 import dataclasses
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
+from soraka import topic_lines
 from soraka.cli_shared import ADDRESSES, CONFIG, DELAYS, errors, load, patch
 from soraka.message import BALANCES, WEIGHTS
-from soraka.topics import MAX_DISPATCHES, MAX_RATE, MAX_RETENTION_MS, WHICH
+from soraka.topics import (
+    MAX_DISPATCHES,
+    MAX_RATE,
+    MAX_RETENTION_MS,
+    WHICH,
+    check_name,
+    check_settings,
+)
 
 
 @click.group()
@@ -100,11 +109,12 @@ def topic_get(file: Path | None, name: str) -> None:
 
 @topic.command("list")
 @CONFIG
-def topic_list(file: Path | None) -> None:
-    """Prints the topics, a JSON object per line."""
+@click.option("--secrets", is_flag=True, help="Their secrets, too: keep such a copy safe.")
+def topic_list(file: Path | None, secrets: bool) -> None:
+    """Prints the topics, a JSON object per line: a copy of them that `import` reads."""
     with errors(), open_topics_of(file) as topics:
         for _, found in sorted(topics.registry.topics().items()):
-            click.echo(json.dumps(_shown(found)))
+            click.echo(topic_lines.encode(found, secrets=secrets))
 
 
 @topic.command("add-secret")
@@ -133,6 +143,26 @@ def topic_remove_secret(file: Path | None, name: str, which: str) -> None:
     with errors(), open_topics_of(file) as topics:
         topics.remove_secret(name, which)
     click.echo(f"removed from {name}")
+
+
+@topic.command("import")
+@CONFIG
+@click.argument("lines", metavar="FILE", type=click.File(encoding="utf-8"))
+@click.option("--replace", is_flag=True, help="Also change those that are there and differ.")
+def topic_import(file: Path | None, lines: TextIO, replace: bool) -> None:
+    """Creates the topics of FILE (- for standard input), as `list` has printed them.
+
+    Nothing is changed unless every line can be used. Topics that are not in FILE stay. It may be
+    repeated.
+    """
+    with errors():
+        wanted = topic_lines.decode_all(lines)
+        for each in wanted:
+            check_name(each.name)
+            check_settings(each)
+        with open_topics_of(file) as topics:
+            done = Counter(_import(topics, each, replace) for each in wanted)
+    click.echo(", ".join(f"{done[what]} {what}" for what in ("created", "replaced", "left")))
 
 
 @contextmanager
@@ -164,6 +194,22 @@ def _shown(topic: Any) -> dict[str, Any]:
     settings = dataclasses.asdict(topic)
     settings["secret_num"] = len(settings.pop("secrets"))
     return settings
+
+
+def _import(topics: Any, wanted: Any, replace: bool) -> str:
+    """What became of it. Its log comes first in any case: it may be the log that was lost."""
+    if topics.add(wanted):
+        return "created"
+    found = topics.find(wanted.name)
+    secrets = wanted.secrets or found.secrets
+    wanted = dataclasses.replace(wanted, created_at=found.created_at, secrets=secrets)
+    if found == wanted:
+        return "left"
+    if not replace:
+        click.echo(f"{wanted.name} is there with other settings (--replace)", err=True)
+        return "left"
+    topics.update(wanted.name, lambda _: wanted)
+    return "replaced"
 
 
 def _changed(topic: Any, given: Mapping[str, Any]) -> Any:

@@ -1,5 +1,6 @@
-"""The system packages: the servers, a Java runtime, Maven, the Thrift compiler, a browser, and what
-gives processes wrong clocks: a library, and a C compiler for one of our own."""
+"""The system packages: the servers, a Java runtime, Maven, the Thrift compiler, a browser, what
+gives processes wrong clocks (a library, and a C compiler for one of our own), and what makes hosts
+that boot."""
 
 import contextlib
 import os
@@ -22,6 +23,10 @@ PACKAGES = {
     "chromium": "chromium",
     "chromedriver": "chromium-driver",
     "npm": "npm",
+    "systemd-nspawn": "systemd-container",
+    "debootstrap": "debootstrap",
+    "ssh": "openssh-client",
+    "ip": "iproute2",
     "openssl": "openssl",
 }
 """Program -> what brings it."""

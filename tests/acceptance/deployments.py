@@ -121,9 +121,9 @@ class Deployment:
         return f"http://127.0.0.1:{self.http_port}"
 
     @property
-    def receives(self) -> list[tuple[int, int]]:
-        """HTTP and Thrift ports of each receive."""
-        return [(self.http_port, self.thrift_port)]
+    def receives(self) -> list[tuple[str, int, int]]:
+        """Host, HTTP and Thrift port of each receive."""
+        return [("127.0.0.1", self.http_port, self.thrift_port)]
 
     def start(self) -> None:
         for process in self.processes.values():
@@ -277,9 +277,10 @@ class Cluster(Deployment):
         return self.processes[name]
 
     @property
-    def receives(self) -> list[tuple[int, int]]:
+    def receives(self) -> list[tuple[str, int, int]]:
         return [
             (
+                "127.0.0.1",
                 int(process.environ["SORAKA_RECEIVE_PORT"]),
                 int(process.environ["SORAKA_RECEIVE_THRIFT_PORT"]),
             )

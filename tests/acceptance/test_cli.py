@@ -159,6 +159,19 @@ def test_topics_of_a_deployment(deployment: Deployment) -> None:
         deployment.soraka("topic", "update", "not-there", "--business", "x")
 
 
+def test_topics_are_copied_and_brought_back(deployment: Deployment, tmp_path: Path) -> None:
+    if not isinstance(deployment, Cluster):
+        return
+    topic = deployment.new_topic()
+    copied = tmp_path / "topics"
+    copied.write_text(deployment.soraka("topic", "list"))
+    before = _listed(deployment)[topic]
+    deployment.soraka("topic", "update", topic, "--business", "other")
+    assert "0 replaced" in deployment.soraka("topic", "import", str(copied))
+    assert "1 replaced" in deployment.soraka("topic", "import", "--replace", str(copied))
+    assert _listed(deployment)[topic] == before
+
+
 def test_rebalance_gives_each_worker_its_share(deployment: Deployment, sink: Sink) -> None:
     topic = deployment.new_topic()
     if not isinstance(deployment, Cluster):

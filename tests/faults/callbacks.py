@@ -1,8 +1,8 @@
 """The server that gets the callbacks, a process of its own so that nothing delays it: a call is
-seen when it comes. python -m tests.faults.callbacks FILE BASE_MS
+seen when it comes. python -m tests.faults.callbacks FILE BASE_MS ADDRESS
 
-Prints its port; writes a line of a history for each call to FILE. BASE_MS is what the moments
-of the history count from, beyond the monotonic clock. Ends when its standard input does.
+Prints its port at ADDRESS; writes a line of a history for each call to FILE. BASE_MS is what the
+moments of the history count from, beyond the monotonic clock. Ends when its standard input does.
 """
 
 import asyncio
@@ -27,9 +27,10 @@ ANSWERS = {
 class Server:
     """In the URL, `failures`: so many first attempts fail; `wait_ms`: before each answer."""
 
-    def __init__(self, file: TextIO, base_ms: float) -> None:
+    def __init__(self, file: TextIO, base_ms: float, address: str) -> None:
         self._file = file
         self._base_ms = base_ms
+        self._address = address
         self._late: deque[tuple[float, float]] = deque()
 
     def now_ms(self) -> float:
@@ -38,7 +39,7 @@ class Server:
     async def serve(self) -> None:
         """Until standard input ends."""
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: _Connection(self), "127.0.0.1", 0, backlog=4096)
+        server = await loop.create_server(lambda: _Connection(self), self._address, 0, backlog=4096)
         print(server.sockets[0].getsockname()[1], flush=True)
         ended = loop.run_in_executor(None, sys.stdin.read)
         while not ended.done():
@@ -108,7 +109,7 @@ class _Connection(asyncio.Protocol):
 def main() -> None:
     gc.disable()  # a few hundred small objects per second, none in cycles that last
     with open(sys.argv[1], "w") as file:
-        asyncio.run(Server(file, float(sys.argv[2])).serve())
+        asyncio.run(Server(file, float(sys.argv[2]), sys.argv[3]).serve())
 
 
 if __name__ == "__main__":

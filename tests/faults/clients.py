@@ -2,13 +2,15 @@
 
 import json
 import random
+import ssl
 from collections.abc import Sequence
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
 
 import gevent
 
 import idl
+from soraka import tls
 from soraka.errors import PeerUnavailable
 from soraka.rpc import RpcClient
 from tests.faults.history import Answer
@@ -34,13 +36,14 @@ def reply_of(ec: int) -> Reply:
 class Http:
     """JSON over kept connections."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, secured: ssl.SSLContext | None) -> None:
         self._address = (host, port)
+        self._secured = secured
         self._free: list[HTTPConnection] = []
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """The answer; {"ec": NO_ANSWER} for none, whatever the reason."""
-        given = self._free.pop() if self._free else HTTPConnection(*self._address)
+        given = self._free.pop() if self._free else self._new()
         kept = False
         try:
             with gevent.Timeout(TIMEOUT_S):
@@ -59,6 +62,11 @@ class Http:
         while self._free:
             self._free.pop().close()
 
+    def _new(self) -> HTTPConnection:
+        if self._secured is None:
+            return HTTPConnection(*self._address)
+        return HTTPSConnection(*self._address, context=self._secured)
+
 
 def _exchange(connection: HTTPConnection, path: str, body: dict[str, Any]) -> dict[str, Any]:
     headers = {"Content-Type": "application/json"}
@@ -70,8 +78,10 @@ def _exchange(connection: HTTPConnection, path: str, body: dict[str, Any]) -> di
 class Thrift:
     """The public Thrift service."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self._client = RpcClient(_t.Soraka, (host, port), timeout_ms=int(TIMEOUT_S * 1000))
+    def __init__(self, host: str, port: int, secured: tls.Context | None) -> None:
+        self._client = RpcClient(
+            _t.Soraka, (host, port), timeout_ms=int(TIMEOUT_S * 1000), secured=secured
+        )
 
     def call(self, method: str, **arguments: Any) -> tuple[int, Any]:
         """ec and answer; NO_ANSWER and None for none."""
@@ -94,17 +104,23 @@ class Thrift:
         self._client.close()
 
 
-Address = tuple[int, int]
-"""HTTP and Thrift port of a receive on loopback."""
+Address = tuple[str, int, int]
+"""Host, HTTP and Thrift port of a receive, or of what is in front of it."""
 
 
 class Clients:
     """Each request goes to one of the `receives` by chance, a resend maybe to another. `url` is
-    where callbacks go, told what to do by their query."""
+    where callbacks go, told what to do by their query. `secured`: both over TLS."""
 
-    def __init__(self, receives: Sequence[Address], topic: str, url: str) -> None:
-        self._https = [Http("127.0.0.1", http) for http, _ in receives]
-        self._thrifts = [Thrift("127.0.0.1", thrift) for _, thrift in receives]
+    def __init__(
+        self,
+        receives: Sequence[Address],
+        topic: str,
+        url: str,
+        secured: tls.Context | None = None,
+    ) -> None:
+        self._https = [Http(host, http, secured) for host, http, _ in receives]
+        self._thrifts = [Thrift(host, thrift, secured) for host, _, thrift in receives]
         self._topic = topic
         self._url = url
 

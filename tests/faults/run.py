@@ -2,19 +2,19 @@
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import gevent
 from gevent.pool import Pool
 
 import idl
-from tests.acceptance.deployments import Deployment
+from soraka import tls
 from tests.acceptance.sink import wait_until
 from tests.faults.checker import Checker, Report, has_ended, percentiles
-from tests.faults.clients import Clients, Unanswered
+from tests.faults.clients import Address, Clients, Unanswered
 from tests.faults.history import Fault, Final, History, now_ms
 from tests.faults.rules import Life
 from tests.faults.sink import Sink
@@ -44,19 +44,40 @@ class Striking:
         self.fault = replace(self.fault, strikes_until=now_ms() + within_ms)
 
 
+class Logged(Protocol):
+    def output(self) -> str:
+        """What it has logged so far."""
+
+
+class Deployed(Protocol):
+    """What is under load: where its receives are, and its processes by name."""
+
+    @property
+    def receives(self) -> list[Address]: ...
+
+    @property
+    def processes(self) -> Mapping[str, Logged]: ...
+
+    def output(self) -> str:
+        """The end of what all have logged."""
+
+
 class Run:
     """Begins the load at once. `verify` ends it; `close` in any case."""
 
     def __init__(
         self,
-        deployment: Deployment,
+        deployment: Deployed,
         topic: str,
         folder: Path,
         *,
         seed: int,
         rate: float = RATE,
         name: str = "run",
+        address: str = "127.0.0.1",
+        secured: tls.Context | None = None,
     ) -> None:
+        """`address` is where callbacks come to; `secured`: the deployment is spoken to by TLS."""
         self.deployment = deployment
         self.name = name
         self.path = folder / "history.jsonl"
@@ -64,8 +85,8 @@ class Run:
         self.history = History(self.path, self.checker.add)
         self.history.note(name=name, seed=seed, rate=rate)
         self.seed = seed
-        self.sink = Sink(self.history, folder / "calls.jsonl")
-        self.clients = Clients(deployment.receives, topic, self.sink.url)
+        self.sink = Sink(self.history, folder / "calls.jsonl", address)
+        self.clients = Clients(deployment.receives, topic, self.sink.url, secured)
         self._logs = {name: len(p.output()) for name, p in deployment.processes.items()}
         self._faults = 0
         self.verified = False

@@ -13,13 +13,14 @@ READ_EVERY_S = 0.05
 
 
 class Sink:
-    """Runs `tests.faults.callbacks`; its file is read as it grows."""
+    """Runs `tests.faults.callbacks` at `address`; its file is read as it grows."""
 
-    def __init__(self, history: History, file: Path) -> None:
+    def __init__(self, history: History, file: Path, address: str = "127.0.0.1") -> None:
         self._history = history
+        self._address = address
         self.calls = 0
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.callbacks", str(file), repr(BASE_MS)],
+            [sys.executable, "-m", "tests.faults.callbacks", str(file), repr(BASE_MS), address],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
@@ -32,7 +33,7 @@ class Sink:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}/call"
+        return f"http://{self._address}:{self._port}/call"
 
     def read(self) -> None:
         """Takes what it has written so far into the history."""

@@ -82,6 +82,72 @@ def test_update_makes_no_topic(topics: Topics) -> None:
     assert topics.registry.topics() == {}
 
 
+def test_import_makes_the_topics_that_list_printed(topics: Topics) -> None:
+    orders = Topic(
+        name="orders",
+        business="Läden",
+        worker_num=2,
+        workers=("10.0.0.1:30002",),
+        balance="least_loaded",
+        weigh_by="load",
+        max_concurrent_dispatches=3,
+        max_dispatches_per_second=7,
+        paused=True,
+        retention_ms=60_000,
+        retry_ms=(),
+        created_at=5,
+    )
+    topics.add(orders)
+    topics.add(Topic(name="plain"))
+    copied = CliRunner().invoke(cli.main, ["topic", "list"]).output
+    topics.delete("orders")
+    topics.delete("plain")
+    done = CliRunner().invoke(cli.main, ["topic", "import", "-"], input=copied + "\n")
+    assert (done.exit_code, done.output) == (0, "2 created, 0 replaced, 0 left\n")
+    assert topics.find("orders") == orders
+    assert topics.find("plain") == Topic(name="plain")
+    again = CliRunner().invoke(cli.main, ["topic", "import", "-"], input=copied)
+    assert (again.exit_code, again.output) == (0, "0 created, 0 replaced, 2 left\n")
+
+
+def test_import_changes_what_is_there_only_when_told(topics: Topics) -> None:
+    topics.add(Topic(name="orders", business="shop", created_at=9))
+    line = '{"name": "orders", "business": "other", "created_at": 5}'
+    left = CliRunner().invoke(cli.main, ["topic", "import", "-"], input=line)
+    assert "orders is there with other settings (--replace)" in left.stderr
+    assert left.stdout == "0 created, 0 replaced, 1 left\n"
+    assert topics.find("orders").business == "shop"
+    done = CliRunner().invoke(cli.main, ["topic", "import", "-", "--replace"], input=line)
+    assert done.output == "0 created, 1 replaced, 0 left\n"
+    assert topics.find("orders") == Topic(name="orders", business="other", created_at=9)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("[", "line 2: topic: not JSON"),
+        ("[]", "line 2: body"),
+        ('{"business": "shop"}', "line 2: name"),
+        ('{"name": "a", "busines": ""}', "line 2: busines: there is no such field here"),
+        ('{"name": "a", "retry_ms": [1, "2"]}', "line 2: retry_ms.1"),
+        ('{"name": "a", "paused": 1}', "line 2: paused"),
+        ('{"name": "fine"}', "line 2: name: 'fine' comes twice"),
+        ('{"name": "worker"}', "is reserved"),
+        ('{"name": "a", "worker_num": -1}', "worker_num"),
+    ],
+)
+def test_import_makes_nothing_of_a_file_with_a_wrong_line(
+    topics: Topics, line: str, told: str
+) -> None:
+    done = CliRunner().invoke(
+        cli.main, ["topic", "import", "-"], input=f'{{"name": "fine"}}\n{line}\n'
+    )
+    assert done.exit_code == 1
+    assert told in done.output
+    assert "Traceback" not in done.output
+    assert topics.registry.topics() == {}
+
+
 def test_update_of_a_topic_that_goes_meanwhile(
     topics: Topics, monkeypatch: pytest.MonkeyPatch
 ) -> None:

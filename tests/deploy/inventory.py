@@ -1,0 +1,39 @@
+"""Which host has which roles, as an inventory for ansible."""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tests.deploy import image
+
+Groups = Mapping[str, Sequence[str]]
+ROLES = ("zookeeper", "kafka", "redis", "nginx", "receive", "admin", "center", "worker")
+DATA, FRONT = ("host1", "host2", "host3"), ("host4", "host5")
+LAYOUTS: dict[str, Groups] = {
+    "bare": {},
+    "single": dict.fromkeys(ROLES, ("host1",)),
+    "cluster": {
+        **dict.fromkeys(("zookeeper", "kafka", "redis"), DATA),
+        **dict.fromkeys(("nginx", "receive", "admin", "center"), FRONT),
+        "worker": (*FRONT, "host6"),
+    },
+}
+
+
+def text(
+    addresses: Mapping[str, str], groups: Groups, ssh: Sequence[str], variables: Mapping[str, Any]
+) -> str:
+    """JSON, which is YAML too. The `variables` go before those of group_vars/all."""
+    shared = {
+        "ansible_user": image.USER,
+        "ansible_python_interpreter": "/usr/bin/python3",
+        "ansible_ssh_common_args": shlex.join(ssh),
+    }
+    hosts = {name: {"ansible_host": address} for name, address in addresses.items()}
+    children = {name: {"hosts": {each: {} for each in members}} for name, members in groups.items()}
+    whole = {
+        "all": {"vars": shared, "hosts": hosts},
+        "soraka_hosts": {"children": children, "vars": variables},
+    }
+    return json.dumps(whole, indent=2) + "\n"
