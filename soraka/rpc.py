@@ -38,10 +38,6 @@ class BadFrame(Exception):
     """The peer broke the protocol; its connection is closed."""
 
 
-class _NoHandshake(Exception):
-    """The peer and we did not agree on a secured connection."""
-
-
 class _NoRoom(Exception):
     """A frame that does not fit the budget was read and thrown away. `call` is its beginning."""
 
@@ -160,15 +156,12 @@ class RpcServer:
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             with closing(self._wrapped(accepted)) as sock, self._connections.open(sock):
-                self._shake_hands(sock)
-                while not self._stopping and (first := self._wait(sock)):
-                    self._serve_call(sock, first)
+                if self._shake_hands(sock, peer):
+                    self._serve_calls(sock)
         except gevent.Timeout:
             log.warning("rpc.frame_timeout", extra={"peer": str(peer)})
         except BadFrame as exc:
             log.warning("rpc.bad_frame", extra={"peer": str(peer), "reason": str(exc)})
-        except _NoHandshake as exc:
-            log.warning("rpc.handshake_failed", extra={"peer": str(peer), "reason": str(exc)})
         except OSError as exc:
             log.debug("rpc.connection_lost", extra={"peer": str(peer), "reason": str(exc)})
 
@@ -178,18 +171,25 @@ class RpcServer:
             return sock
         return self._secured.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
 
-    def _shake_hands(self, sock: socket.socket) -> None:
-        """If there is a need to. Raises _NoHandshake, once the peer can know why."""
+    def _shake_hands(self, sock: socket.socket, peer: Any) -> bool:
+        """Whether the peer is let in; if not, it was told why."""
         if not isinstance(sock, tls.Socket):
-            return
+            return True
         with self._connections.waiting(sock), gevent.Timeout(self._read_timeout_s):
             try:
                 sock.do_handshake()
             except ssl.SSLEOFError:
                 raise
             except ssl.SSLError as exc:
-                tls.linger(sock)
-                raise _NoHandshake(sock.context.told(exc)) from exc
+                reason = sock.context.told(exc)
+                log.warning("rpc.handshake_failed", extra={"peer": str(peer), "reason": reason})
+                tls.refuse(sock, exc)
+                return False
+        return True
+
+    def _serve_calls(self, sock: socket.socket) -> None:
+        while not self._stopping and (first := self._wait(sock)):
+            self._serve_call(sock, first)
 
     def _wait(self, sock: socket.socket) -> bytes:
         """The first byte of the next call; empty when the peer is done or idle too long."""
@@ -308,8 +308,8 @@ class RpcClient:
     def _said(self, exc: BaseException) -> str:
         host, port = self._address
         reason = getattr(exc, "strerror", None) or str(exc)
-        if self._secured is not None and isinstance(exc, ssl.SSLError):
-            reason = self._secured.told(exc)
+        if self._secured is not None:
+            reason = self._secured.why(exc) or reason
         if isinstance(exc, gevent.Timeout):
             reason = f"no answer within {self._timeout_s:g} s"
         return f"{f'[{host}]' if ':' in host else host}:{port}: {reason}"

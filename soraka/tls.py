@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from socket import SHUT_WR
-from typing import Any
+from typing import Any, cast
 
-from gevent.socket import socket, timeout_default
+import gevent
+from gevent.socket import socket
 from gevent.ssl import SSLContext, SSLSocket
 
 from soraka.config import TlsConfig
@@ -23,6 +24,9 @@ longer valid."""
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL")
 _AGAIN = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
 DISCARD = 1 << 16
+LINGER_S = 1.0
+ALERT = b"\x15\x03\x01\x00\x02\x02\x46"
+"""Fatal: protocol version."""
 
 
 class HandshakeTimeout(TimeoutError):
@@ -35,12 +39,14 @@ class Socket(SSLSocket):
     context: "Context"
     _works = False
 
-    def do_handshake(self) -> None:
+    def do_handshake(self) -> None:  # type: ignore[override]  # gevent's has no argument
         with self._noted():
             try:
                 super().do_handshake()
             except TimeoutError as exc:
                 raise HandshakeTimeout(str(exc)) from exc
+            except ConnectionError as exc:
+                raise ssl.SSLEOFError(ssl.SSL_ERROR_EOF, str(exc)) from exc
 
     def read(self, nbytes: int = 2014, buffer: Any = None) -> Any:
         # a peer that refuses our certificate may say so only where its first answer should be
@@ -50,8 +56,8 @@ class Socket(SSLSocket):
             self._works, self.context.refused = True, ""
         return got
 
-    def send(self, data: Any, flags: int = 0, timeout: Any = timeout_default) -> int:
-        sent: int = super().send(data, flags, timeout)
+    def send(self, data: Any, flags: int = 0, **timeout: Any) -> int:
+        sent = super().send(data, flags, **timeout)
         if not sent and data:
             # gevent's answer when nothing fits; drivers would ask again for ever, or give up
             raise ssl.SSLWantWriteError("nothing fits now")
@@ -66,6 +72,8 @@ class Socket(SSLSocket):
         except OSError as exc:
             if not self._works:
                 self.context.refused = self.context.told(exc)
+            if not self.server_side:
+                self.close()  # drivers leave that to the garbage collector
             raise
 
 
@@ -88,8 +96,11 @@ class Context(SSLContext):
             return "it has no certificate"
         if reason in _NOT_TLS:
             return f"it does not speak TLS ({self.switch})"
-        if isinstance(exc, ssl.SSLEOFError | ConnectionResetError | HandshakeTimeout):
-            return f"it broke off the handshake; it may not speak TLS ({self.switch})"
+        if isinstance(exc, ssl.SSLEOFError | HandshakeTimeout):
+            return (
+                f"it broke off the handshake; it may not speak TLS ({self.switch}), or not take "
+                "our certificate (tls.certificate)"
+            )
         return _plain(reason) or getattr(exc, "strerror", None) or str(exc)
 
     def why(self, exc: BaseException) -> str:
@@ -138,13 +149,13 @@ def between_roles(settings: TlsConfig) -> tuple[Context | None, Context | None]:
 
 def connected(sock: socket, context: Context, host: str) -> Socket:
     """A connected socket, secured. Raises OSError; closes it when that, or anything, is raised."""
-    made: Socket = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+    made: Any = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
     try:
         made.do_handshake()
     except BaseException:
         made.close()
         raise
-    return made
+    return cast(Socket, made)
 
 
 def check(settings: TlsConfig) -> None:
@@ -152,13 +163,19 @@ def check(settings: TlsConfig) -> None:
     client(settings, "tls")
 
 
-def linger(sock: Socket) -> None:
-    """After a handshake that failed: until the peer has read why. Closed at once, with bytes of
-    its that were not read, the connection would be reset, and what was sent last be lost."""
+def refuse(sock: Socket, exc: ssl.SSLError) -> None:
+    """After a handshake that failed: returns when the peer can have read why. Closed at once, with
+    bytes of its that were not read, the connection would be reset, and what was sent last lost."""
     with suppress(OSError):
+        if exc.reason in _NOT_TLS:
+            socket.send(sock, ALERT)  # of which OpenSSL says nothing
         socket.shutdown(sock, SHUT_WR)
-        while socket.recv(sock, DISCARD):
-            pass
+        gevent.with_timeout(LINGER_S, _read_away, sock, timeout_value=None)
+
+
+def _read_away(sock: Socket) -> None:
+    while socket.recv(sock, DISCARD):
+        pass
 
 
 def _context(protocol: int, settings: TlsConfig, switch: str) -> Context:

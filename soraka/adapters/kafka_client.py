@@ -26,6 +26,8 @@ from soraka.tls import Context
 
 RECONNECT_MAX_MS = 1000
 DIRECT = "soraka-direct"
+REFUSALS = (SaslAuthenticationFailedError, UnsupportedSaslMechanismError, IllegalSaslStateError)
+"""What a broker says of a user that it does not let in."""
 
 
 def connection(
@@ -71,11 +73,7 @@ def translated() -> Iterator[None]:
         raise InvalidParams("topic_name", f"Kafka does not take it: {exc}") from exc
     except (MessageSizeTooLargeError, RecordListTooLargeError) as exc:
         raise BodyTooLarge("record", "larger than Kafka takes") from exc
-    except (
-        SaslAuthenticationFailedError,
-        UnsupportedSaslMechanismError,
-        IllegalSaslStateError,
-    ) as exc:
+    except REFUSALS as exc:
         raise LogUnavailable(f"kafka: log.username, log.password: {exc}") from exc
     except (KafkaError, OSError) as exc:
         raise LogUnavailable(f"kafka: {exc!r}") from exc
@@ -88,6 +86,7 @@ def opened(make: Callable[..., Any], **settings: Any) -> tuple[Any, Any]:
     leave sockets and an I/O greenlet behind. Those are closed here.
     """
     made: list[Any] = []
+    said: list[Exception] = []
     secured = settings.get("ssl_context")
     if secured is not None:
         secured.refused = ""
@@ -96,6 +95,7 @@ def opened(make: Callable[..., Any], **settings: Any) -> tuple[Any, Any]:
         made.append(KafkaNetClient(**config))
         # Asked for by name, an unknown topic would be asked for again ten times a second for ever.
         made[0].cluster.need_all_topic_metadata = True
+        _stop_when_refused(made[0]._manager, said)
         return made[0]
 
     try:
@@ -108,10 +108,31 @@ def opened(make: Callable[..., Any], **settings: Any) -> tuple[Any, Any]:
     except BaseException as exc:
         for each in made:
             each.close()
+        if isinstance(exc, KafkaError) and said:
+            raise said[-1] from exc
         if isinstance(exc, KafkaError) and secured is not None and secured.refused:
             raise LogUnavailable(f"kafka: {secured.refused}") from exc
         raise
     return client, made[0]
+
+
+def _stop_when_refused(manager: Any, said: list[Exception]) -> None:
+    """Has the bootstrap end with what a broker says of the user, which `said` has then. Left to
+    itself it tries again until its time is up, and tells no more than that."""
+    get_connection = manager.get_connection
+
+    def note(exc: Exception) -> None:
+        if isinstance(exc, REFUSALS):
+            said.append(exc)
+
+    def get(*args: Any, **options: Any) -> Any:
+        if said and not manager.bootstrapped:
+            raise said[-1]
+        connection = get_connection(*args, **options)
+        connection.init_future.add_errback(note)
+        return connection
+
+    manager.get_connection = get
 
 
 def partition_name(tp: TopicPartition, topic_id: UUID | None) -> str:

@@ -77,6 +77,11 @@ def _failure(server: RpcServer, settings: TlsConfig | None) -> str:
 
 
 def _events(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    """The first may come a moment after the other side has seen it happen."""
+    deadline = time.monotonic() + 5
+    while not caplog.records:
+        assert time.monotonic() < deadline
+        gevent.sleep(0.01)
     return [(r.message, vars(r).get("reason", "")) for r in caplog.records]
 
 
