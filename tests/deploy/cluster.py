@@ -116,7 +116,8 @@ def test_an_upgrade_fails_no_submission(
     deployment: Deployment, run: Run, next_version: str
 ) -> None:
     before = run.refused_for_now()
-    deployment.playbooks.play("rolling.yml", "-e", f"soraka_version={next_version}")
+    deployment.set(soraka_version=next_version)
+    deployment.playbooks.play("rolling.yml")
     run.flow(100)
     assert run.refused_for_now() == before
     report = run.verify()

@@ -41,6 +41,11 @@ class Deployment:
         self.site.groups = groups
         self._write()
 
+    def set(self, **variables: Any) -> None:
+        """In the inventory."""
+        self._variables |= variables
+        self._write()
+
     def _write(self) -> Path:
         return self.hosts.write_inventory(self.site.groups, **self._variables)
 

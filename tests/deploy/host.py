@@ -15,7 +15,12 @@ from tests.deploy.room import BRIDGE, CONTROL, NETWORK, Room
 
 BOOT_S = 60.0
 UNIFIED = Path("/sys/fs/cgroup/cgroup.controllers").exists()
-CGROUPS = Path("/sys/fs/cgroup") / ("" if UNIFIED else "systemd")
+TREES = [
+    tree
+    for tree in map(Path, ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"))
+    if (tree / "cgroup.procs").exists()
+]
+"""In which a host has a cgroup of its own. In another they would share those of their services."""
 INTERFACE = "eth0"
 SSH = (
     "-oBatchMode=yes",
@@ -38,7 +43,7 @@ class Host:
         self._root = self.folder / "root"
         self._disk = self.folder / "disk"
         self._cable = f"to-{name}"
-        self._cgroup = CGROUPS / f"soraka-{room.pid}" / name
+        self._cgroups = [tree / f"soraka-{room.pid}" / name for tree in TREES]
         self._nspawn: subprocess.Popen[bytes] | None = None
 
     # ------------------------------------------------------------------ its life
@@ -57,10 +62,9 @@ class Host:
     def boot(self) -> None:
         """Begins to; `wait` for it."""
         self._room.run("ip", "link", "set", self._cable, "up")
-        cgroup = self._cgroup
-        cgroup.mkdir(parents=True, exist_ok=True)
-        # each host in a cgroup of its own, or their services would share theirs
-        moved = f'echo 0 > {cgroup}/cgroup.procs; exec "$@"'
+        for cgroup in self._cgroups:
+            cgroup.mkdir(parents=True, exist_ok=True)
+        joined = "; ".join(f"echo 0 > {cgroup}/cgroup.procs" for cgroup in self._cgroups)
         nspawn = ["systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit"]
         options = [
             f"--directory={self._root}",
@@ -75,7 +79,7 @@ class Host:
         environ = {} if UNIFIED else {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "0"}
         with (self.folder / "console.log").open("ab") as console:
             self._nspawn = subprocess.Popen(
-                self._room.argv("sh", "-c", moved, "sh", *nspawn, *options),
+                self._room.argv("sh", "-ec", f'{joined}; exec "$@"', "sh", *nspawn, *options),
                 env={**os.environ, **environ},
                 stdin=subprocess.DEVNULL,
                 stdout=console,
@@ -105,10 +109,11 @@ class Host:
     def destroy(self) -> None:
         """Takes away what it left on this machine, when its room is closed."""
         shutil.rmtree(self.folder)
-        for each, _, _ in os.walk(self._cgroup, topdown=False):
-            Path(each).rmdir()
-        with suppress(OSError):  # that of the room: others are in it still
-            self._cgroup.parent.rmdir()
+        for cgroup in self._cgroups:
+            for each, _, _ in os.walk(cgroup, topdown=False):
+                Path(each).rmdir()
+            with suppress(OSError):  # that of the room: others are in it still
+                cgroup.parent.rmdir()
 
     # ------------------------------------------------------------------ what it can be asked
 
@@ -171,7 +176,7 @@ class Host:
             run("ip", "-n", name, *each.split())
 
     def _processes(self) -> list[int]:
-        files = self._cgroup.rglob("cgroup.procs")
+        files = (file for cgroup in self._cgroups for file in cgroup.rglob("cgroup.procs"))
         return [int(pid) for file in files for pid in file.read_text().split()]
 
 
