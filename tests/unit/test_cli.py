@@ -110,6 +110,22 @@ def test_import_makes_the_topics_that_list_printed(topics: Topics) -> None:
     assert (again.exit_code, again.output) == (0, "0 created, 0 replaced, 2 left\n")
 
 
+def test_secrets_are_copied_only_when_told_and_kept_without(topics: Topics) -> None:
+    topics.add(Topic(name="orders", business="shop"))
+    secret = topics.add_secret("orders")
+    bare = CliRunner().invoke(cli.main, ["topic", "list"]).output
+    whole = CliRunner().invoke(cli.main, ["topic", "list", "--secrets"]).output
+    assert secret not in bare
+    assert secret in whole
+    command = ["topic", "import", "-", "--replace"]
+    changed = bare.replace("shop", "other")
+    assert "1 replaced" in CliRunner().invoke(cli.main, command, input=changed).output
+    assert topics.find("orders").secrets == (secret,)
+    topics.delete("orders")
+    assert "1 created" in CliRunner().invoke(cli.main, command, input=whole).output
+    assert topics.find("orders").secrets == (secret,)
+
+
 def test_import_changes_what_is_there_only_when_told(topics: Topics) -> None:
     topics.add(Topic(name="orders", business="shop", created_at=9))
     line = '{"name": "orders", "business": "other", "created_at": 5}'
