@@ -6,11 +6,9 @@ lock.
 Passwords and tokens themselves are not in it.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
-import os
 import re
 import secrets
 import time
@@ -24,6 +22,7 @@ from werkzeug.security import generate_password_hash
 
 from admin_app.access import OPERATOR, ROLES
 from soraka.errors import ConfigError, Conflict, InvalidParams
+from soraka.files import alone, stamp
 from soraka.files import replace as replace_file
 
 log = logging.getLogger(__name__)
@@ -85,7 +84,7 @@ class Accounts:
         self._content = _Content(secret_key="")
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            self._stamp, self._content = _stamp(path), _read(path)
+            self._stamp, self._content = stamp(path), _read(path)
 
     def first_start(self) -> str | None:
         """The password of a new account `admin`, an operator; None when there are accounts."""
@@ -206,9 +205,9 @@ class Accounts:
     def _now(self) -> _Content:
         """As the file is. One that cannot be read counts as it was, and is complained of."""
         try:
-            stamp = _stamp(self._path)
-            if stamp != self._stamp:
-                self._content, self._stamp = _read(self._path), stamp
+            now = stamp(self._path)
+            if now != self._stamp:
+                self._content, self._stamp = _read(self._path), now
         except (OSError, ConfigError) as exc:
             log.error("accounts.unreadable", extra={"path": str(self._path), "reason": str(exc)})
         return self._content
@@ -216,22 +215,17 @@ class Accounts:
     @contextmanager
     def _changing(self) -> Iterator[Callable[..., None]]:
         """Alone, on what the file holds now. Gives what to call with the fields that change."""
-        folder = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX)
+        with alone(self._path.parent):
             if self._path.exists():
                 self._content = _read(self._path)
             elif not self._content.secret_key:  # new; one that was deleted meanwhile comes back
                 self._content = _Content(secret_key=secrets.token_hex(32))
             yield self._change
-        finally:
-            fcntl.flock(folder, fcntl.LOCK_UN)  # gevent's close comes later
-            os.close(folder)
 
     def _change(self, **changes: Any) -> None:
         content = replace(self._content, **changes)
         replace_file(self._path, json.dumps(asdict(content), indent=1, sort_keys=True).encode())
-        self._content, self._stamp = content, _stamp(self._path)
+        self._content, self._stamp = content, stamp(self._path)
 
 
 def _read(path: Path) -> _Content:
@@ -248,11 +242,6 @@ def _read(path: Path) -> _Content:
         raise ConfigError(f"admin.accounts = {path}: {exc.strerror}") from exc
     except (ValueError, TypeError, LookupError, AttributeError) as exc:
         raise ConfigError(f"admin.accounts = {path}: not the accounts of soraka: {exc}") from exc
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    found = os.stat(path)
-    return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def _account(name: str, role: str, hashed: str) -> Account:

@@ -35,8 +35,13 @@ struct Submission {
   5: required Callback callback
   /** Delays between attempts; an empty list means one attempt. Default: the topic's. */
   6: optional list<i64> retry_delays
-  /** Idempotency key: a UUIDv7 of your own. Sent again, the message is still one. */
+  /** A UUIDv7 of your own. Sent again, with the same id, the message is still one. */
   7: optional string msg_id
+  /**
+   * Any text of 1 to 128 printable ASCII characters. Sent again under the same key within 10
+   * minutes, the message is still one, and the id is that of the first.
+   */
+  8: optional string idempotency_key
 }
 
 struct SubmitResult {
@@ -102,17 +107,40 @@ exception Unavailable {
   2: required i64 retry_after
 }
 
+/** Do not repeat: the idempotency key was sent before, with another message. */
+exception KeyReused {
+  1: required string em
+}
+
+/** Do not repeat: a token is needed, and was not given on this connection, or is none of ours. */
+exception NotAuthenticated {
+  1: required string em
+}
+
+/** Do not repeat: the token has no right to do this on this topic. */
+exception NotAllowed {
+  1: required string em
+}
+
 service Soraka {
+  /**
+   * Gives the token of the caller, for all later calls on this connection. Needed once after each
+   * connect where the server asks for tokens; elsewhere it does nothing.
+   */
+  void authenticate(1: string token)
+    throws (1: InvalidRequest invalid, 2: NotAuthenticated unauthenticated, 3: Unavailable unavailable)
+
   /** Accepts one message; returns its id once it is durable. Repeat on Unavailable. */
   string submit(1: Submission submission)
-    throws (1: InvalidRequest invalid, 2: TopicNotFound topic, 3: Unavailable unavailable)
+    throws (1: InvalidRequest invalid, 2: TopicNotFound topic, 3: Unavailable unavailable,
+            4: KeyReused reused, 5: NotAuthenticated unauthenticated, 6: NotAllowed forbidden)
 
   /**
    * Accepts up to 1,000 messages; one result for each, in their order. Good ones are
    * accepted although others are refused. Repeat those whose ec is 503.
    */
   list<SubmitResult> submitBatch(1: list<Submission> submissions)
-    throws (1: InvalidRequest invalid, 2: Unavailable unavailable)
+    throws (1: InvalidRequest invalid, 2: Unavailable unavailable, 3: NotAuthenticated unauthenticated)
 
   /**
    * When this returns, the message is not called any more. Repeat on Unavailable, with the
@@ -120,14 +148,17 @@ service Soraka {
    */
   bool cancel(1: string topic_name, 2: string msg_id, 3: string command_id)
     throws (1: InvalidRequest invalid, 2: MessageNotFound missing, 3: TooLate late,
-            4: Unavailable unavailable, 5: TopicNotFound topic)
+            4: Unavailable unavailable, 5: TopicNotFound topic, 6: NotAuthenticated unauthenticated,
+            7: NotAllowed forbidden)
 
   /** Moves the due time add_time later. Repeat on Unavailable, with the same command_id. */
   bool addTime(1: string topic_name, 2: string msg_id, 3: i64 add_time, 4: string command_id)
     throws (1: InvalidRequest invalid, 2: MessageNotFound missing, 3: TooLate late,
-            4: Unavailable unavailable, 5: TopicNotFound topic)
+            4: Unavailable unavailable, 5: TopicNotFound topic, 6: NotAuthenticated unauthenticated,
+            7: NotAllowed forbidden)
 
   /** Where the message is. Safe to repeat. */
   MessageInfo get(1: string msg_id)
-    throws (1: InvalidRequest invalid, 2: MessageNotFound missing, 3: Unavailable unavailable)
+    throws (1: InvalidRequest invalid, 2: MessageNotFound missing, 3: Unavailable unavailable,
+            4: NotAuthenticated unauthenticated, 5: NotAllowed forbidden)
 }

@@ -10,15 +10,17 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from receive_app import rules, schemas
+from receive_app.access import Access, Caller
 from receive_app.forms import nested
 from receive_app.ingress import Ingress
 from receive_app.openapi import document
 from receive_app.pace import paced
+from receive_app.shown import shown
 from soraka.answers import SUCCESS, SYSTEM_ERROR, done, encode, refuse, refuse_http, reply
-from soraka.body import read_object
+from soraka.body import read_object, skip
 from soraka.budget import ReadingBudget
 from soraka.config import ReceiveConfig
-from soraka.errors import InvalidParams, SorakaError, Unavailable
+from soraka.errors import InvalidParams, NotAuthenticated, SorakaError, Unavailable
 from soraka.fields import load
 from soraka.message import Submission
 
@@ -27,11 +29,14 @@ log = logging.getLogger(__name__)
 Count = Callable[[str, int, int], None]
 """(operation, ec, how many)."""
 
+_KEY = "HTTP_IDEMPOTENCY_KEY"
+
 Healthy = Callable[[], tuple[bool, dict[str, Any]]]
 
 
 def create_app(
     ingress: Ingress,
+    access: Access,
     *,
     limits: ReceiveConfig,
     ready: Callable[[], list[str]],
@@ -46,12 +51,13 @@ def create_app(
     app = Flask(__name__, static_folder=None)
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.url_map.merge_slashes = False
-    api = _Api(ingress, limits, count, budget or ReadingBudget(limits.max_reading_bytes))
+    api = _Api(ingress, access, limits, count, budget or ReadingBudget(limits.max_reading_bytes))
     for path, operation, act in (
         ("submit", "submit", api.submit),
         ("submitBatch", "submit_batch", api.submit_batch),
         ("cancel", "cancel", api.cancel),
         ("addTime", "add_time", api.add_time),
+        ("get", "get", api.get),
     ):
         view = api.view(operation, act)
         app.add_url_rule(f"/sorakaq/msg/{path}", operation, view, methods=["POST"])
@@ -97,23 +103,32 @@ def _add_operations(
 
 
 class _Api:
-    """The four operations: from the fields of a body to the `result`."""
+    """The operations: from the fields of a body, and who sent it, to the `result`."""
 
     def __init__(
-        self, ingress: Ingress, limits: ReceiveConfig, count: Count, budget: ReadingBudget
+        self,
+        ingress: Ingress,
+        access: Access,
+        limits: ReceiveConfig,
+        count: Count,
+        budget: ReadingBudget,
     ) -> None:
         self._ingress = ingress
+        self._access = access
         self._limits = limits
         self._count = count
         self._budget = budget
 
-    def view(self, operation: str, act: Callable[[dict[str, Any]], Any]) -> Callable[[], Response]:
+    def view(
+        self, operation: str, act: Callable[[dict[str, Any], Caller], Any]
+    ) -> Callable[[], Response]:
         """The Flask view of an operation; counts its answers."""
         limit, timeout_ms = self._limits.max_body_bytes, self._limits.read_timeout_ms
         max_values = rules.max_values(self._limits)
 
         def view() -> Response:
             try:
+                caller = self._caller()
                 with self._budget.share() as share:
                     data = read_object(
                         request.environ,
@@ -123,40 +138,55 @@ class _Api:
                         share=share,
                         shape=nested,
                     )
-                    result = act(data)
+                    result = act(data, caller)
             except SorakaError as exc:
                 self._count(operation, exc.code, 1)
-                return refuse(exc)
+                return _refused(exc)
             if operation != "submit_batch":
                 self._count(operation, SUCCESS, 1)
             return done(result)
 
         return view
 
-    def submit(self, data: dict[str, Any]) -> dict[str, str]:
-        return {"msgId": self._ingress.submit(schemas.submission(data))}
+    def submit(self, data: dict[str, Any], caller: Caller) -> dict[str, str]:
+        _take_key(data)
+        return {"msgId": self._ingress.submit(schemas.submission(data), caller)}
 
-    def submit_batch(self, data: dict[str, Any]) -> list[dict[str, Any]]:
+    def submit_batch(self, data: dict[str, Any], caller: Caller) -> list[dict[str, Any]]:
         """One answer each. Raises Unavailable when every one of them is to be sent again."""
+        _refuse_key("each message of a batch has a field idempotency_key")
         messages = load(schemas.BATCH, data)["messages"]
         rules.check_batch_size("messages", len(messages), self._limits)
-        answers = self._ingress.submit_batch(paced(map(_parsed, messages)))
+        answers = self._ingress.submit_batch(paced(map(_parsed, messages)), caller)
         if all(isinstance(answer, Unavailable) for answer in answers):
             raise answers[0]  # type: ignore[misc]
         self._count_each(answers)
         return [_item(answer) for answer in answers]
 
-    def cancel(self, data: dict[str, Any]) -> bool:
+    def cancel(self, data: dict[str, Any], caller: Caller) -> bool:
+        _refuse_key("commands have a field command_id")
         got = load(schemas.CANCEL, data)
-        self._ingress.cancel(got["topic_name"], got["msg_id"], got.get("command_id"))
+        self._ingress.cancel(got["topic_name"], got["msg_id"], got.get("command_id"), caller)
         return True
 
-    def add_time(self, data: dict[str, Any]) -> bool:
+    def add_time(self, data: dict[str, Any], caller: Caller) -> bool:
+        _refuse_key("commands have a field command_id")
         got = load(schemas.ADD_TIME, data)
-        self._ingress.add_time(
-            got["topic_name"], got["msg_id"], got["add_time"], got.get("command_id")
-        )
+        order = (got["topic_name"], got["msg_id"], got["add_time"], got.get("command_id"))
+        self._ingress.add_time(*order, caller)
         return True
+
+    def get(self, data: dict[str, Any], caller: Caller) -> dict[str, Any]:
+        return shown(self._ingress.get(load(schemas.GET, data)["msg_id"], caller))
+
+    def _caller(self) -> Caller:
+        """Raises NotAuthenticated, before a budget is touched."""
+        kind, _, given = request.environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+        try:
+            return self._access.caller(given.strip() if kind.lower() == "bearer" else None)
+        except NotAuthenticated:
+            skip(request.environ, self._limits.max_body_bytes, self._limits.read_timeout_ms)
+            raise
 
     def unexpected(self, exc: Exception) -> Response:
         """An error of ours: logged whole, told to nobody."""
@@ -169,6 +199,30 @@ class _Api:
         codes = Counter(SUCCESS if isinstance(a, str) else a.code for a in answers)
         for code, n in codes.items():
             self._count("submit_batch", code, n)
+
+
+def _refused(exc: SorakaError) -> Response:
+    answer = refuse(exc)
+    if isinstance(exc, NotAuthenticated):
+        answer.headers["WWW-Authenticate"] = "Bearer"
+    return answer
+
+
+def _take_key(data: dict[str, Any]) -> None:
+    """From the header into the field of that name. Quotes around it are not of the key."""
+    header = request.environ.get(_KEY)
+    if header is None:
+        return
+    key = header[1:-1] if len(header) > 1 and header[0] == header[-1] == '"' else header
+    if data.get("idempotency_key") not in (None, key):
+        raise InvalidParams("idempotency_key", "differs from the header Idempotency-Key")
+    data["idempotency_key"] = key
+
+
+def _refuse_key(remedy: str) -> None:
+    """Ignored, it would be relied on in vain."""
+    if _KEY in request.environ:
+        raise InvalidParams("Idempotency-Key", f"is for single submits; {remedy}")
 
 
 def _parsed(message: Any) -> Submission | SorakaError:

@@ -3,19 +3,21 @@
 Whatever returns has been acknowledged by the log. `Unavailable` means that it is not known.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from receive_app import rules
+from receive_app.access import ANYONE, Caller
+from receive_app.batch import Accepted, TopicMemo, to_append
+from receive_app.keys import Given, Keyed, Keys
 from soraka.commands import Commands, not_found
 from soraka.config import ReceiveConfig
 from soraka.errors import SorakaError, Unavailable
 from soraka.message import Command, Message, Stored, Submission, Topic, id_time_ms
 from soraka.ports import Clock, Log, Record, Store, StoreReader
 from soraka.stats import Counted
-
-BATCH_BUDGET_MS = 5_000
-"""A batch over many topics begins no further one after this: no wait without end when each
-topic takes its full deadline."""
+from soraka.tokens import Right
+from soraka.topics import check_name
 
 
 class Ingress:
@@ -29,6 +31,7 @@ class Ingress:
         log: Log,
         store: Store,
         reader: StoreReader,
+        keys: Keys,
         topics: Callable[[str], Topic],
         known_topics: Callable[[str], Topic],
         clock: Clock,
@@ -39,6 +42,7 @@ class Ingress:
         counted: Counted = lambda _topic, _name, _count: None,
     ) -> None:
         self._counted = counted
+        self._keys = keys
         self._log = log
         self._reader = reader
         self._topics = topics
@@ -59,62 +63,81 @@ class Ingress:
             counted=counted,
         )
 
-    def submit(self, submission: Submission) -> str:
-        """The message id. Raises InvalidParams, TopicNotFound, Unavailable."""
-        message = self._message(submission, self._topics)
-        self._log.append(message.topic, [self._record(message)])
-        self._counted(message.topic, "accepted", 1)
-        return message.msg_id
+    def submit(self, submission: Submission, caller: Caller = ANYONE) -> str:
+        """The message id. Raises InvalidParams, NotAllowed, TopicNotFound, KeyReused,
+        Unavailable."""
+        accepted = self._accept(submission, self._topics, caller)
+        if submission.idempotency_key is not None:
+            (found,) = self._with_keys([accepted], caller)
+            if isinstance(found, SorakaError):
+                raise found
+            accepted = found
+        if accepted.append:
+            self._log.append(submission.topic, [accepted.record])
+            self._counted(submission.topic, "accepted", 1)
+        return accepted.record.key
 
-    def submit_batch(self, items: Iterable[Submission | SorakaError]) -> list[str | SorakaError]:
+    def submit_batch(
+        self, items: Iterable[Submission | SorakaError], caller: Caller = ANYONE
+    ) -> list[str | SorakaError]:
         """For each item its message id or its error, in order; errors given pass through.
 
         One append per topic; when it fails, every message of that topic gets its error.
         """
-        topics = _Memo(self._topics, self._clock)
-        answers: list[str | SorakaError] = []
-        groups: dict[str, tuple[list[int], list[Record]]] = {}
-        for index, item in enumerate(items):
-            accepted = self._accepted(item, topics)
-            if isinstance(accepted, SorakaError):
-                answers.append(accepted)
-                continue
-            answers.append(accepted.msg_id)
-            indexes, records = groups.setdefault(accepted.topic, ([], []))
-            indexes.append(index)
-            records.append(self._record(accepted))
-        for topic, (indexes, records) in groups.items():
-            error = self._append_group(topic, records, topics)
+        topics = TopicMemo(self._topics, self._clock)
+        answers = [self._accepted(item, topics, caller) for item in items]
+        self._use_keys(answers, caller)
+        for topic, records in to_append(answers).items():
+            error = self._append_group(topic, list(records.values()), topics)
             if error is not None:
-                for index in indexes:
+                for index in records:
                     answers[index] = error
-        return answers
+        return [a if isinstance(a, SorakaError) else a.record.key for a in answers]
 
-    def cancel(self, topic: str, msg_id: str, command_id: str | None) -> None:
-        """On return the message is called no more. Raises InvalidParams, TopicNotFound,
-        MessageNotFound, TooLate, Unavailable."""
+    def cancel(
+        self, topic: str, msg_id: str, command_id: str | None, caller: Caller = ANYONE
+    ) -> None:
+        """On return the message is called no more. Raises InvalidParams, NotAllowed,
+        TopicNotFound, MessageNotFound, TooLate, Unavailable."""
+        self._check_command(topic, caller)
         self._commands.cancel(topic, msg_id, command_id)
 
-    def add_time(self, topic: str, msg_id: str, add_ms: int, command_id: str | None) -> None:
+    def add_time(
+        self,
+        topic: str,
+        msg_id: str,
+        add_ms: int,
+        command_id: str | None,
+        caller: Caller = ANYONE,
+    ) -> None:
         """Moves the due time later. Raises as `cancel`."""
+        self._check_command(topic, caller)
         self._commands.add_time(topic, msg_id, add_ms, command_id)
 
-    def get(self, msg_id: str) -> Stored:
-        """Where a message is. Raises MessageNotFound, StoreUnavailable."""
+    def get(self, msg_id: str, caller: Caller = ANYONE) -> Stored:
+        """Where a message is. Raises MessageNotFound, NotAllowed, StoreUnavailable."""
         if id_time_ms(msg_id) is None:
             raise not_found()
         (stored,) = self._reader.get([msg_id])
         if stored is None:
             raise not_found()
+        caller.check(Right.READ, stored.message.topic)
         return stored
 
-    def _message(self, submission: Submission, topics: Callable[[str], Topic]) -> Message:
+    def _check_command(self, topic: str, caller: Caller) -> None:
+        check_name(topic)
+        caller.check(Right.COMMAND, topic)
+
+    def _accept(
+        self, submission: Submission, topics: Callable[[str], Topic], caller: Caller
+    ) -> Accepted:
         now = self._clock.now_ms()
         rules.check_submission(submission, self._limits, now, self._early_ms)
+        caller.check(Right.SUBMIT, submission.topic)
         # last: this may create the topic
         topic = topics(submission.topic)
         retry_ms = submission.retry_ms
-        return Message(
+        message = Message(
             msg_id=submission.msg_id or self._new_id(),
             topic=submission.topic,
             created_at=now,
@@ -123,20 +146,54 @@ class Ingress:
             callback=submission.callback,
             retry_ms=topic.retry_ms if retry_ms is None else retry_ms,
         )
+        return Accepted(submission, topic, message, self._record(message))
+
+    def _accepted(
+        self, item: Submission | SorakaError, topics: TopicMemo, caller: Caller
+    ) -> Accepted | SorakaError:
+        if isinstance(item, SorakaError):
+            return item
+        try:
+            return self._accept(item, topics, caller)
+        except SorakaError as exc:
+            return exc
 
     def _record(self, message: Message) -> Record:
         return Record(message.msg_id, self._encode(message))
 
-    def _accepted(self, item: Submission | SorakaError, topics: "_Memo") -> Message | SorakaError:
-        if isinstance(item, SorakaError):
-            return item
+    def _use_keys(self, answers: list[Accepted | SorakaError], caller: Caller) -> None:
+        """Replaces those that have an idempotency key by what that stands for."""
+        keyed = {
+            index: a
+            for index, a in enumerate(answers)
+            if not isinstance(a, SorakaError) and a.submission.idempotency_key is not None
+        }
+        if not keyed:
+            return
+        found: Sequence[Accepted | SorakaError]
         try:
-            return self._message(item, topics)
-        except SorakaError as exc:
-            return exc
+            found = self._with_keys(list(keyed.values()), caller)
+        except Unavailable as exc:
+            found = [exc] * len(keyed)
+        for index, answer in zip(keyed, found, strict=True):
+            answers[index] = answer
+
+    def _with_keys(self, keyed: Sequence[Accepted], caller: Caller) -> list[Accepted | SorakaError]:
+        """One for each, in order: with the id that its key stands for. Raises StoreUnavailable."""
+        asked = [Keyed(a.submission, a.topic, a.record.key) for a in keyed]
+        given = self._keys.give(caller.name, asked)
+        return [self._with_id(a, g) for a, g in zip(keyed, given, strict=True)]
+
+    def _with_id(self, asked: Accepted, given: Given | SorakaError) -> Accepted | SorakaError:
+        if isinstance(given, SorakaError):
+            return given
+        record = asked.record
+        if given.msg_id != record.key:
+            record = self._record(replace(asked.message, msg_id=given.msg_id))
+        return asked._replace(record=record, append=given.append)
 
     def _append_group(
-        self, topic: str, records: list[Record], topics: "_Memo"
+        self, topic: str, records: list[Record], topics: TopicMemo
     ) -> SorakaError | None:
         try:
             topics.check_time()
@@ -145,36 +202,6 @@ class Ingress:
             return exc
         self._counted(topic, "accepted", len(records))
         return None
-
-
-class _Memo:
-    """Topics of one batch: each is asked for once, errors included, within BATCH_BUDGET_MS."""
-
-    def __init__(self, topics: Callable[[str], Topic], clock: Clock) -> None:
-        self._topics = topics
-        self._clock = clock
-        self._until = clock.now_ms() + BATCH_BUDGET_MS
-        self._known: dict[str, Topic | SorakaError] = {}
-
-    def __call__(self, name: str) -> Topic:
-        found = self._known.get(name)
-        if found is None:
-            found = self._known[name] = self._ask(name)
-        if isinstance(found, SorakaError):
-            raise found.with_traceback(None)  # raised again and again: it would grow
-        return found
-
-    def check_time(self) -> None:
-        """Raises Unavailable."""
-        if self._clock.now_ms() > self._until:
-            raise Unavailable("the batch took too long before it came to this topic")
-
-    def _ask(self, name: str) -> Topic | SorakaError:
-        try:
-            self.check_time()
-            return self._topics(name)
-        except SorakaError as exc:
-            return exc
 
 
 def _due_at(submission: Submission, now_ms: int) -> int:

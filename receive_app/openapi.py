@@ -8,6 +8,7 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 from receive_app import schemas
 from soraka import __version__
 from soraka.config import ReceiveConfig
+from soraka.message import State
 
 _JSON = "application/json"
 _FORM = "application/x-www-form-urlencoded"
@@ -26,12 +27,22 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
     "Batch": {"messages": [_SUBMISSION]},
     "Cancel": _COMMAND,
     "AddTime": {**_COMMAND, "add_time": 60_000},
+    "Get": {"msg_id": schemas.EXAMPLE_ID},
+}
+_KEY = {
+    "in": "header",
+    "name": "Idempotency-Key",
+    "schema": {"type": "string", "pattern": "^[!-~]([ -~]*[!-~])?$", "maxLength": 128},
+    "description": "As the field idempotency_key.",
 }
 _REFUSALS = {
+    "401": "ec 406: a token is needed, as Authorization: Bearer, or this one is none of ours.",
+    "403": "ec 410: the token has no right to do this on this topic.",
     "400": "Wrong: ec 401 (em names the field), 402 reserved topic name, 501 delay over 7 days.",
     "404": "ec 407 the topic does not exist, ec 405 the message does not.",
     "408": "ec 401: the body did not arrive in time.",
-    "409": "ec 409, too late: it is being called, was called, was cancelled, or is dead.",
+    "409": "ec 409, too late: it is being called, was called, was cancelled, or is dead. "
+    "ec 414: the idempotency key was sent before, with another message.",
     "413": "ec 413: the body is too large.",
     "500": "ec 500: an error of ours, unknown whether it took effect.",
     "503": "ec 503: unknown whether it was accepted; send again, with the same ids.",
@@ -50,14 +61,18 @@ def document(limits: ReceiveConfig) -> dict[str, Any]:
     _add_components(spec, limits)
     ok = {"type": "boolean", "const": True}
     msg_id = {"type": "object", "required": ["msgId"], "properties": {"msgId": {"type": "string"}}}
+    info = {"$ref": "#/components/schemas/MessageInfo"}
     results = {"type": "array", "items": {"$ref": "#/components/schemas/BatchResult"}}
     for path, schema, result, about in (
         ("submit", "Submission", msg_id, "Accepts one message; it is durable on return"),
         ("submitBatch", "Batch", results, "Accepts many; good ones although others are refused"),
         ("cancel", "Cancel", ok, "On return the message is called no more"),
         ("addTime", "AddTime", ok, "Moves the due time later"),
+        ("get", "Get", info, "Where a message is"),
     ):
         operation = _operation(path, schema, _envelope(result), about)
+        if path == "submit":
+            operation["parameters"] = [_KEY]
         spec.path(path=f"/sorakaq/msg/{path}", operations={"post": operation})
     _add_operations(spec)
     whole: dict[str, Any] = spec.to_dict()
@@ -70,6 +85,7 @@ def _add_components(spec: APISpec, limits: ReceiveConfig) -> None:
     add("Submission", schema=schemas.SubmissionSchema)
     add("Cancel", schema=schemas.CancelSchema)
     add("AddTime", schema=schemas.AddTimeSchema)
+    add("Get", schema=schemas.GetSchema)
     add("Batch", schema=schemas.BatchSchema)
     known["Callback"]["properties"]["url"]["maxLength"] = limits.max_url_length
     known["Callback"]["properties"]["params"]["type"] = ["object", "string", "null"]
@@ -79,6 +95,8 @@ def _add_components(spec: APISpec, limits: ReceiveConfig) -> None:
         items={"$ref": "#/components/schemas/Submission"}, maxItems=limits.max_batch
     )
     add("BatchResult", _batch_result())
+    add("MessageInfo", _message_info())
+    spec.components.security_scheme("token", {"type": "http", "scheme": "bearer"})
     add("Refusal", _envelope({"type": "null"}))
     add("SubmissionForm", _flat(known["Submission"], known["Callback"]))
 
@@ -101,6 +119,23 @@ def _batch_result() -> dict[str, Any]:
             "msgId": {"type": "string", "description": "Empty unless ec is 200."},
         },
     }
+
+
+def _message_info() -> dict[str, Any]:
+    text, integer = {"type": "string"}, {"type": "integer"}
+    fields = {
+        "msg_id": text,
+        "topic_name": text,
+        "state": {"enum": [state.value for state in State]},
+        "created_at": integer,
+        "due_at": integer,
+        "attempt": {**integer, "description": "Attempts begun so far."},
+        "owner": {**text, "description": "The worker that holds it; - while there is none."},
+        "ttr": integer,
+        "callback": {"$ref": "#/components/schemas/Callback"},
+    }
+    at_times = {"lease_until": integer, "finished_at": integer, "reason": text}
+    return {"type": "object", "required": list(fields), "properties": {**fields, **at_times}}
 
 
 def _flat(submission: dict[str, Any], callback: dict[str, Any]) -> dict[str, Any]:
@@ -131,6 +166,7 @@ def _operation(name: str, schema: str, answer: dict[str, Any], about: str) -> di
     return {
         "operationId": name,
         "summary": about,
+        "security": [{}, {"token": []}],
         "requestBody": {"required": True, "content": content},
         "responses": {"200": _response("Done: ec 200.", answer), **_refusals(*_REFUSALS)},
     }

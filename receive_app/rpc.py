@@ -10,14 +10,20 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from gevent.local import local
+
 import idl
 from receive_app import rules
+from receive_app.access import Access, Caller
 from receive_app.ingress import Ingress
 from receive_app.pace import paced
 from soraka.config import ReceiveConfig
 from soraka.errors import (
     InvalidParams,
+    KeyReused,
     MessageNotFound,
+    NotAllowed,
+    NotAuthenticated,
     SorakaError,
     TooLate,
     TopicNotFound,
@@ -36,25 +42,44 @@ _PLAIN = {
     TopicNotFound: _t.TopicNotFound,
     MessageNotFound: _t.MessageNotFound,
     TooLate: _t.TooLate,
+    KeyReused: _t.KeyReused,
+    NotAuthenticated: _t.NotAuthenticated,
+    NotAllowed: _t.NotAllowed,
 }
 
 
 class Handler:
-    """Raises only what the IDL declares. `count` gets (operation, ec, how many)."""
+    """Raises only what the IDL declares. `count` gets (operation, ec, how many).
+
+    A connection is served by a greenlet of its own, so what is local to that is the connection's.
+    """
 
     def __init__(
         self,
         ingress: Ingress,
+        access: Access,
         *,
         limits: ReceiveConfig,
         count: Callable[[str, int, int], None] = lambda _operation, _ec, _n: None,
     ) -> None:
         self._ingress = ingress
+        self._access = access
         self._limits = limits
         self._count = count
+        self._connection: Any = local()
+
+    def authenticate(self, token: Any) -> None:
+        def act() -> None:
+            self._access.caller(_text("token", token))
+            self._connection.token = token
+
+        self._answer("authenticate", act)
 
     def submit(self, submission: Any) -> str:
-        return self._answer("submit", lambda: self._ingress.submit(_submission(submission)))
+        def act() -> str:
+            return self._ingress.submit(_submission(submission), self._caller())
+
+        return self._answer("submit", act)
 
     def submitBatch(self, submissions: Any) -> list[Any]:  # noqa: N802 as in the IDL
         answers = self._answer(
@@ -67,7 +92,7 @@ class Handler:
 
     def cancel(self, topic_name: Any, msg_id: Any, command_id: Any) -> bool:
         def act() -> None:
-            self._ingress.cancel(*_ids(topic_name, msg_id, command_id))
+            self._ingress.cancel(*_ids(topic_name, msg_id, command_id), self._caller())
 
         self._answer("cancel", act)
         return True
@@ -77,18 +102,27 @@ class Handler:
     ) -> bool:
         def act() -> None:
             topic, message, command = _ids(topic_name, msg_id, command_id)
-            self._ingress.add_time(topic, message, _given("add_time", add_time), command)
+            added = _given("add_time", add_time)
+            self._ingress.add_time(topic, message, added, command, self._caller())
 
         self._answer("add_time", act)
         return True
 
     def get(self, msg_id: Any) -> Any:
-        return _info(self._answer("get", lambda: self._ingress.get(_text("msg_id", msg_id))))
+        def act() -> Stored:
+            return self._ingress.get(_text("msg_id", msg_id), self._caller())
+
+        return _info(self._answer("get", act))
+
+    def _caller(self) -> Caller:
+        """Asked anew for each call: a token may have been removed meanwhile."""
+        return self._access.caller(getattr(self._connection, "token", None))
 
     def _submit_batch(self, submissions: Any) -> list[str | SorakaError]:
+        caller = self._caller()
         items: Sequence[Any] = _given("submissions", submissions)
         rules.check_batch_size("submissions", len(items), self._limits)
-        return self._ingress.submit_batch(paced(map(_parsed, items)))
+        return self._ingress.submit_batch(paced(map(_parsed, items)), caller)
 
     def _answer(self, operation: str, act: Callable[[], T], *, counted: bool = True) -> T:
         try:
@@ -156,7 +190,8 @@ def _submission(struct: Any) -> Submission:
         deliver_at=struct.deliver_at,
         ttr_ms=DEFAULT_TTR_MS if struct.ttr is None else struct.ttr,
         retry_ms=None if retry is None else tuple(retry),
-        msg_id=None if struct.msg_id is None else _text("msg_id", struct.msg_id),
+        msg_id=_text_or_none("msg_id", struct.msg_id),
+        idempotency_key=_text_or_none("idempotency_key", struct.idempotency_key),
     )
 
 
@@ -172,7 +207,7 @@ def _callback(struct: Any) -> Callback:
 
 
 def _ids(topic_name: Any, msg_id: Any, command_id: Any) -> tuple[str, str, str | None]:
-    command = None if command_id is None else _text("command_id", command_id)
+    command = _text_or_none("command_id", command_id)
     return _text("topic_name", topic_name), _text("msg_id", msg_id), command
 
 
@@ -186,6 +221,10 @@ def _text(field: str, value: Any) -> str:
     if not isinstance(_given(field, value), str):
         raise InvalidParams(field, "is not UTF-8")
     return str(value)
+
+
+def _text_or_none(field: str, value: Any) -> str | None:
+    return None if value is None else _text(field, value)
 
 
 def _info(stored: Stored) -> Any:

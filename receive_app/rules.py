@@ -31,6 +31,7 @@ _URL = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?:[/?#].*)?", re.DOTALL
 )
 _AUTHORITY = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?")
+_KEY = re.compile(r"[\x20-\x7e]{1,128}")
 _NOT_IN_URL = re.compile(r"[^\x21-\x7e]")
 
 
@@ -46,6 +47,8 @@ def check_submission(
         check_retry(submission.retry_ms)
     if submission.msg_id is not None:
         check_new_id(submission.msg_id, now_ms, early_ms)
+    if submission.idempotency_key is not None:
+        check_key(submission.idempotency_key)
 
 
 def check_due(submission: Submission, now_ms: int) -> None:
@@ -74,6 +77,11 @@ def check_new_id(msg_id: str, now_ms: int, early_ms: int) -> None:
             "msg_id",
             f"its time must be at most {early_ms // 1000} s ago and {ID_AHEAD_MS // 1000} s ahead",
         )
+
+
+def check_key(key: str) -> None:
+    if not _KEY.fullmatch(key):
+        raise InvalidParams("idempotency_key", "must be 1 to 128 printable characters of ASCII")
 
 
 def check_batch_size(field: str, size: int, limits: ReceiveConfig) -> None:

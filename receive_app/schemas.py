@@ -109,9 +109,19 @@ class SubmissionSchema(Fields):
     msg_id = Text(
         allow_none=True,
         metadata=about(
-            "Idempotency key: a UUIDv7 of your own, made just now: by default at most 10 minutes "
-            "ago. Sent again, the message is still one.",
+            "A UUIDv7 of your own, made just now: by default at most 10 minutes ago. Sent again, "
+            "the message is still one.",
             pattern=_UUID7,
+        ),
+    )
+    idempotency_key = Text(
+        allow_none=True,
+        metadata=about(
+            "Sent again under the same key, by default within 10 minutes, the message is still "
+            "one. Also as the header Idempotency-Key.",
+            pattern="^[ -~]+$",
+            minLength=1,
+            maxLength=128,
         ),
     )
 
@@ -136,10 +146,15 @@ class AddTimeSchema(Fields):
     command_id = _command_id()
 
 
+class GetSchema(Fields):
+    msg_id = _msg_id()
+
+
 SUBMISSION = SubmissionSchema()
 BATCH = BatchSchema()
 CANCEL = CancelSchema()
 ADD_TIME = AddTimeSchema()
+GET = GetSchema()
 
 
 def submission(data: Any) -> Submission:
@@ -161,4 +176,5 @@ def submission(data: Any) -> Submission:
         ttr_ms=DEFAULT_TTR_MS if ttr is None else ttr,
         retry_ms=None if retry is None else tuple(retry),
         msg_id=got.get("msg_id"),
+        idempotency_key=got.get("idempotency_key"),
     )

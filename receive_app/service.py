@@ -7,9 +7,11 @@ from typing import Any, cast
 from gevent.socket import socket as gevent_socket
 
 import idl
+from receive_app.access import access_of
 from receive_app.app import create_app
 from receive_app.ids import Ids
 from receive_app.ingress import Ingress
+from receive_app.keys import Keys, longest_window_ms
 from receive_app.rpc import Handler, no_room
 from soraka import logs, process, wire
 from soraka.budget import ReadingBudget
@@ -34,7 +36,7 @@ class Service:
     """`app` is the WSGI application, `thrift` the public Thrift server (not started).
     `max_connections` is how many each of the two may have in this process.
 
-    Both can serve at once, and answer Unavailable until `open`.
+    Both can serve at once, and answer Unavailable until `open`. Raises ConfigError.
     """
 
     def __init__(
@@ -52,12 +54,14 @@ class Service:
         ingress = cast(Ingress, self._late)
         self.max_connections = fitting(limits.max_connections, 2, "receive.max_connections")
         budget = ReadingBudget(limits.max_reading_bytes)
+        access = access_of(limits)
 
         def count(operation: str, ec: int, n: int) -> None:
             metrics.requests.labels(operation, ec).inc(n)
 
         self.app: Any = create_app(
             ingress,
+            access,
             limits=limits,
             ready=self.down,
             metrics=metrics.render,
@@ -67,7 +71,7 @@ class Service:
         )
         self.thrift = RpcServer(
             idl.soraka.Soraka,
-            Handler(ingress, limits=limits, count=count),
+            Handler(ingress, access, limits=limits, count=count),
             listener,
             max_frame_bytes=limits.max_frame_bytes,
             max_items=ITEMS_OF_A_CALL + ITEMS_OF_A_MESSAGE * limits.max_batch,
@@ -90,6 +94,7 @@ class Service:
                 log=parts.log,
                 store=parts.store,
                 reader=parts.store,
+                keys=Keys(parts.store, parts.store, longest_window_ms(parts.config)),
                 topics=parts.topics.get,
                 known_topics=parts.topics.find,
                 clock=parts.clock,

@@ -1,5 +1,6 @@
 """The receive process: gunicorn with gevent workers, and Thrift beside HTTP in each."""
 
+from receive_app.access import access_of
 from soraka.config import Config
 from soraka.serving import HttpServer, Started
 
@@ -11,6 +12,7 @@ class ReceiveServer(HttpServer):
     listeners = 2
 
     def __init__(self, config: Config) -> None:
+        access_of(config.receive)  # a file that cannot be used is told of before anything forks
         super().__init__(config)
         self._thrift = self._listen("thrift_port")
 

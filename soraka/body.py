@@ -97,14 +97,14 @@ def read(environ: Environ, *, limit: int, timeout_ms: int, share: Share) -> byte
             body = _arrived(environ, size, timeout_ms, share)
         except Unavailable:
             share.release()
-            _skip(environ, limit, timeout_ms)
+            skip(environ, limit, timeout_ms)
             raise
         if announced is not None and len(body) < announced:
             abandon(environ)
             raise InvalidParams("body", f"ended after {len(body)} of {announced} bytes")
         if len(body) <= limit:
             return body
-    _skip(environ, limit, timeout_ms)
+    skip(environ, limit, timeout_ms)
     raise BodyTooLarge("body", f"must be at most {limit} bytes")
 
 
@@ -153,7 +153,7 @@ def _take(environ: Environ, size: int, share: Share) -> bytes:
     return bytes(parts)
 
 
-def _skip(environ: Environ, limit: int, timeout_ms: int) -> None:
+def skip(environ: Environ, limit: int, timeout_ms: int) -> None:
     """Reads on a little, so that a client that only then reads its answer gets it."""
     left = 2 * limit
     with suppress(Exception), gevent.Timeout(timeout_ms / 1000, BodyLate("body", "late")):

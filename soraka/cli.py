@@ -14,6 +14,7 @@ from soraka import (
     cli_messages,
     cli_rebalance,
     cli_rebuild,
+    cli_token,
     cli_topic,
     config,
 )
@@ -47,6 +48,13 @@ def main() -> None:
     A deployment runs these, each as often as you like, with one config file:
       soraka receive | admin | center | worker --config soraka.toml
     `soraka config` prints every setting with its meaning.
+
+    Commands that call a deployment find it, and their token, in ~/.config/soraka.toml:
+
+    \b
+      [default]
+      server = "10.0.0.5:30003"
+      token = "soraka_..."
     """
 
 
@@ -140,6 +148,7 @@ for command in (
     cli_messages.add_time,
     cli_messages.show,
     cli_topic.topic,
+    cli_token.token,
     cli_rebalance.rebalance,
     cli_rebuild.rebuild,
 ):

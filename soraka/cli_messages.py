@@ -6,15 +6,14 @@ from typing import Any
 
 import click
 
-from soraka.cli_shared import DELAYS, MS, SERVER, TIMEOUT, call, patch
+from soraka.cli_shared import DELAYS, MS, Target, call, for_clients, patch
 from soraka.message import MAX_DELAY_MS
 
 _I64 = click.IntRange(0, 2**63 - 1)
 
 
 @click.command()
-@SERVER
-@TIMEOUT
+@for_clients
 @click.argument("topic")
 @click.argument("url")
 @click.option("--delay", type=MS, metavar="MS", help="From now, up to 7 days.  [default: 0]")
@@ -24,9 +23,9 @@ _I64 = click.IntRange(0, 2**63 - 1)
 @click.option("--ttr", type=_I64, metavar="MS", help="Deadline of the call.  [default: 1000]")
 @click.option("--retry", type=DELAYS, help="Delays between attempts; '' for one attempt.")
 @click.option("--id", "msg_id", help="A UUIDv7 of your own, to make the submit repeatable.")
+@click.option("--key", help="An idempotency key: any text, for the same.")
 def submit(
-    server: str,
-    timeout: float,
+    target: Target,
     topic: str,
     url: str,
     delay: int | None,
@@ -36,6 +35,7 @@ def submit(
     ttr: int | None,
     retry: tuple[int, ...] | None,
     msg_id: str | None,
+    key: str | None,
 ) -> None:
     """Submits a message to TOPIC that calls URL; prints its id."""
     patch()
@@ -51,33 +51,31 @@ def submit(
         ),
         retry_delays=None if retry is None else list(retry),
         msg_id=msg_id,
+        idempotency_key=key,
     )
-    click.echo(call(server, timeout, "submit", submission=submission))
+    click.echo(call(target, "submit", submission=submission))
 
 
 @click.command()
-@SERVER
-@TIMEOUT
+@for_clients
 @click.argument("topic")
 @click.argument("msg_id")
-def cancel(server: str, timeout: float, topic: str, msg_id: str) -> None:
+def cancel(target: Target, topic: str, msg_id: str) -> None:
     """Cancels a message that was not called yet."""
-    call(server, timeout, "cancel", topic_name=topic, msg_id=msg_id, command_id=None)
+    call(target, "cancel", topic_name=topic, msg_id=msg_id, command_id=None)
     click.echo("cancelled")
 
 
 # without ignore_unknown_options -5 would be taken for an option
 @click.command("add-time", context_settings={"ignore_unknown_options": True})
-@SERVER
-@TIMEOUT
+@for_clients
 @click.argument("topic")
 @click.argument("msg_id")
 @click.argument("milliseconds", type=click.IntRange(1, MAX_DELAY_MS))
-def add_time(server: str, timeout: float, topic: str, msg_id: str, milliseconds: int) -> None:
+def add_time(target: Target, topic: str, msg_id: str, milliseconds: int) -> None:
     """Moves the due time of a message MILLISECONDS later."""
     call(
-        server,
-        timeout,
+        target,
         "addTime",
         topic_name=topic,
         msg_id=msg_id,
@@ -88,12 +86,11 @@ def add_time(server: str, timeout: float, topic: str, msg_id: str, milliseconds:
 
 
 @click.command()
-@SERVER
-@TIMEOUT
+@for_clients
 @click.argument("msg_id")
-def show(server: str, timeout: float, msg_id: str) -> None:
+def show(target: Target, msg_id: str) -> None:
     """Prints where a message is, as JSON."""
-    info = call(server, timeout, "get", msg_id=msg_id)
+    info = call(target, "get", msg_id=msg_id)
     click.echo(json.dumps(_shown(info), indent=2, ensure_ascii=False))
 
 

@@ -1,14 +1,15 @@
 """What the commands of `soraka` share: options, settings, errors as one line, one Thrift call."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
-from soraka import config
+from soraka import config, profiles
 from soraka.errors import ConfigError, PeerUnavailable, SorakaError
 from soraka.message import MAX_DELAY_MS
 
@@ -19,12 +20,16 @@ CONFIG = click.option(
     envvar="SORAKA_CONFIG",
     help="TOML file of settings; SORAKA_<SECTION>_<KEY> in the environment overrides it.",
 )
-SERVER = click.option(
+_PROFILE = click.option(
+    "--profile",
+    metavar="NAME",
+    help="Section of the file of profiles (SORAKA_PROFILES, or ~/.config/soraka.toml): server, "
+    "token.  [default: SORAKA_PROFILE, or default]",
+)
+_SERVER = click.option(
     "--server",
-    default="127.0.0.1:30003",
     envvar="SORAKA_SERVER",
-    show_default=True,
-    help="Thrift address of receive.",
+    help="Thrift address of receive.  [default: that of the profile, or 127.0.0.1:30003]",
 )
 TIMEOUT = click.option(
     "--timeout",
@@ -110,7 +115,30 @@ def patch() -> None:
     monkey.patch_all()
 
 
-def call(server: str, timeout_s: float, method: str, **arguments: Any) -> Any:
+class Target(NamedTuple):
+    """The receive that a command calls."""
+
+    server: str
+    token: str | None
+    timeout_s: float
+
+
+def for_clients(command: Callable[..., None]) -> Callable[..., None]:
+    """Options of a command that calls receive; it gets a `target`."""
+
+    @_PROFILE
+    @_SERVER
+    @TIMEOUT
+    @wraps(command)
+    def run(profile: str | None, server: str | None, timeout: float, **given: Any) -> None:
+        with errors():
+            found = profiles.load(profile).at(server)
+        command(Target(found.server, found.token, timeout), **given)
+
+    return run
+
+
+def call(target: Target, method: str, **arguments: Any) -> Any:
     """One call of the public Thrift service; its typed exceptions as one line for people."""
     patch()  # else no timeout ends a wait
     from thriftpy2.thrift import TException
@@ -119,12 +147,14 @@ def call(server: str, timeout_s: float, method: str, **arguments: Any) -> Any:
     from soraka.rpc import RpcClient, parse_address
 
     try:
-        address = parse_address(server)
+        address = parse_address(target.server)
     except ValueError:
         raise click.BadParameter("must be host:port", param_hint="--server") from None
-    client = RpcClient(idl.soraka.Soraka, address, timeout_ms=int(timeout_s * 1000))
+    client = RpcClient(idl.soraka.Soraka, address, timeout_ms=int(target.timeout_s * 1000))
     with errors():
         try:
+            if target.token is not None:
+                client.call("authenticate", token=target.token)
             return client.call(method, **arguments)
         except PeerUnavailable as exc:
             raise click.ClickException(f"{exc}: is soraka running there? (--server)") from exc

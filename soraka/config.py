@@ -19,6 +19,8 @@ ENV_PREFIX = "SORAKA_"
 REDIS_MODES = ("single", "sentinel", "cluster")
 SECRET = (("store", "url"), ("store", "sentinel_password"))
 """Settings with passwords, which no error repeats."""
+NO_SETTINGS = ("CONFIG", "SERVER", "PROFILE", "PROFILES", "TOKEN")
+"""In the environment for the command, with this prefix too."""
 EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104
 """Hosts to listen on that are no address to reach anybody at."""
 
@@ -127,6 +129,13 @@ class ReceiveConfig:
     max_ttr_ms: int = _set(60_000, "the longest ttr", min=1000, max=3_600_000)
     read_timeout_ms: int = _set(10_000, "for a request to arrive whole", min=100, max=600_000)
     idle_timeout_ms: int = _set(300_000, "a silent Thrift connection is closed", min=1000)
+    idempotency_ms: int = _set(
+        600_000,
+        "an idempotency key holds for this; at most the retention and store.early_ms",
+        min=1000,
+        max=DAY_MS,
+    )
+    tokens: str = _set("", "the file of API tokens that callers need one of; '': none is needed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,7 +308,7 @@ def _environment_names() -> dict[str, tuple[str, str]]:
 
 
 def _refuse_unknown_environment(environ: Mapping[str, str]) -> None:
-    known = {*_environment_names(), f"{ENV_PREFIX}CONFIG", f"{ENV_PREFIX}SERVER"}
+    known = {*_environment_names(), *(f"{ENV_PREFIX}{name}" for name in NO_SETTINGS)}
     for name in environ:
         if name.startswith(ENV_PREFIX) and name not in known:
             raise ConfigError(

@@ -10,6 +10,7 @@
     ├── MessageNotFound
     ├── TopicNotFound
     ├── TooLate
+    ├── KeyReused                an idempotency key stands for another message
     ├── Conflict                 not in the state that things are in
     ├── NotAuthenticated         who asks is not known
     ├── NotAllowed               who asks may not
@@ -84,6 +85,13 @@ class TopicNotFound(SorakaError):
 
 class TooLate(SorakaError):
     code = 409
+    status = 409
+
+
+class KeyReused(SorakaError):
+    """The idempotency key was sent before, with another message."""
+
+    code = 414
     status = 409
 
 

@@ -1,8 +1,10 @@
 """Files that are replaced as a whole, and are durable on return."""
 
+import fcntl
 import os
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -33,3 +35,21 @@ def _keep_owner(path: Path, descriptor: int) -> None:
         with suppress(FileNotFoundError):
             before = path.stat()
             os.fchown(descriptor, before.st_uid, before.st_gid)
+
+
+def stamp(path: Path) -> tuple[int, ...]:
+    """Another one after each `replace`. Raises OSError."""
+    found = os.stat(path)
+    return found.st_mtime_ns, found.st_ino, found.st_size
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Of all processes that ask for this, one at a time. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # gevent's close comes later
+        os.close(descriptor)

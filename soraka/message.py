@@ -104,7 +104,8 @@ class Attempt:
 class Submission:
     """A request to call back, not yet accepted. Source: the HTTP and Thrift edges.
 
-    Exactly one of `delay_ms` and `deliver_at` is set.
+    Exactly one of `delay_ms` and `deliver_at` is set. With an `idempotency_key` the same
+    submission, sent again, is one message.
     """
 
     topic: str
@@ -114,6 +115,7 @@ class Submission:
     ttr_ms: int = DEFAULT_TTR_MS
     retry_ms: tuple[int, ...] | None = None
     msg_id: str | None = None
+    idempotency_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

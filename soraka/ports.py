@@ -1,4 +1,4 @@
-"""The three ports: Log, Store (in three parts), Registry.
+"""The three ports: Log, Store (in parts), Registry.
 
 Each is batch-first and has two adapters in `soraka/adapters/` which pass the same contract
 tests in `tests/contract/`. Driver errors never pass a port: a server that does not answer in
@@ -477,7 +477,30 @@ class StoreArchive(Protocol):
 HISTORY_LENGTH = 40
 
 
-class FullStore(Store, StoreTail, StoreReader, StoreArchive, Protocol):
+class KeptKey(NamedTuple):
+    """An idempotency key: the message that it stands for, and what tells another one apart.
+
+    `key` and `digest` are opaque texts without a blank, at most 64 characters each.
+    """
+
+    key: str
+    msg_id: str
+    digest: str
+
+
+class StoreKeys(Protocol):
+    """Which message an idempotency key stands for."""
+
+    def keep_keys(self, keys: Sequence[KeptKey], window_ms: Sequence[int]) -> list[KeptKey]:
+        """Keeps each for its window, unless its key is kept already; one answer each, in order:
+        what is kept now. Of many callers with one key exactly one finds its own.
+
+        A repetition changes nothing, the end of the window included. Atomic per key, and durable
+        as commands are. StoreUnavailable: some may be kept.
+        """
+
+
+class FullStore(Store, StoreTail, StoreReader, StoreArchive, StoreKeys, Protocol):
     """What an adapter is."""
 
 

@@ -15,10 +15,10 @@ import gevent
 from gevent.pool import Pool
 from gevent.server import StreamServer
 from thriftpy2.protocol import TCyBinaryProtocol
-from thriftpy2.thrift import TClient, TException, TProcessor
+from thriftpy2.thrift import TProcessor
 from thriftpy2.transport import TCyMemoryBuffer
 
-from soraka import skim, wire
+from soraka import skim, thrift_call, wire
 from soraka.budget import ReadingBudget, Share
 from soraka.connections import SPARE, Connections
 from soraka.errors import PeerUnavailable, Unavailable
@@ -229,13 +229,8 @@ class RpcClient:
 
     def call(self, method: str, **arguments: Any) -> Any:
         """The answer. Raises the typed exceptions of the IDL, and PeerUnavailable."""
-        buffer = TCyMemoryBuffer()
-        protocol = TCyBinaryProtocol(buffer)
-        client = _BufferClient(self._service, protocol)
-        client.begin(method, arguments)
-        answer = self._exchange(_frame(bytes(buffer.getvalue())))
-        reply = _BufferClient(self._service, wire.reader(answer))
-        return reply.finish(method)
+        request = thrift_call.request(self._service, method, arguments)
+        return thrift_call.answer(self._service, method, self._exchange(_frame(request)))
 
     def close(self) -> None:
         """Safe to repeat."""
@@ -273,24 +268,6 @@ class RpcClient:
         if isinstance(exc, gevent.Timeout):
             reason = f"no answer within {self._timeout_s:g} s"
         return f"{f'[{host}]' if ':' in host else host}:{port}: {reason}"
-
-
-class _BufferClient(TClient):
-    """thriftpy2's client, with sending and receiving apart."""
-
-    def __init__(self, service: Any, protocol: Any) -> None:
-        super().__init__(service, protocol)
-
-    def begin(self, method: str, arguments: dict[str, Any]) -> None:
-        self._send(method, **arguments)
-
-    def finish(self, method: str) -> Any:
-        try:
-            return self._recv(method)
-        except TException:
-            raise
-        except Exception as exc:
-            raise PeerUnavailable(f"not an answer: {exc!r}") from exc
 
 
 def parse_address(address: str) -> tuple[str, int]:

@@ -17,6 +17,7 @@ from soraka.adapters.redis_args import (
     pairs,
     scored,
 )
+from soraka.adapters.redis_keys import RedisKeys
 from soraka.adapters.redis_node import Arg, Limits
 from soraka.adapters.redis_record import claim_of, stored_of
 from soraka.adapters.redis_scripts import RedisScripts, load_scripts, prefix
@@ -47,7 +48,7 @@ _FULL = b"full"
 _UNKNOWN = Claim(ClaimKind.UNKNOWN)
 
 
-class RedisStore(RedisArchive):
+class RedisStore(RedisArchive, RedisKeys):
     """Implements FullStore. Safe for use by many greenlets.
 
     `mode` is single, sentinel or cluster; see `redis_topology` for what `url` is in each. Raises

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from soraka.adapters.sqlite_archive import SqliteArchive, attempt_of, stored_of
+from soraka.adapters.sqlite_keys import SqliteKeys
 from soraka.adapters.sqlite_store_rows import DEAD, DUE, SCAN, Rows
 from soraka.adapters.store_rules import Row, Rules, new_row
 from soraka.errors import Gap, StoreUnavailable
@@ -28,7 +29,7 @@ from soraka.ports import (
 )
 
 
-class SqliteStore(SqliteArchive):
+class SqliteStore(SqliteArchive, SqliteKeys):
     """Implements FullStore. Safe for use by many greenlets, not by two processes.
 
     `now_ms` replaces the clock in tests.

@@ -89,6 +89,13 @@ CREATE TABLE IF NOT EXISTS early (
 );
 CREATE INDEX IF NOT EXISTS early_message ON early (msg_id, number);
 CREATE INDEX IF NOT EXISTS early_expires ON early (expires_at);
+CREATE TABLE IF NOT EXISTS kept_key (
+    key TEXT PRIMARY KEY,
+    msg_id TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    expires_at INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS kept_key_expires ON kept_key (expires_at);
 """
 # INDEXED BY makes a query that would scan all messages an error.
 DUE = (

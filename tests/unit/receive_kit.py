@@ -10,8 +10,10 @@ from typing import Any
 
 from gevent.pywsgi import WSGIServer
 
+from receive_app.access import Access
 from receive_app.app import create_app
 from receive_app.ingress import Ingress
+from receive_app.keys import Keys, longest_window_ms
 from receive_app.rpc import Handler
 from receive_app.service import log_down
 from soraka import config as settings
@@ -20,6 +22,7 @@ from soraka.errors import LogUnavailable
 from soraka.message import Command, Message
 from soraka.metrics import Metrics
 from soraka.ports import Entry, NewCommand, NewMessage, Record
+from soraka.tokens import Tokens
 from soraka.wiring import Parts
 
 TOPIC = "orders"
@@ -52,7 +55,14 @@ class Kit:
     """`counted` is (operation, ec) -> n, as told to the metrics; `tallied` is
     (topic, name) -> n, as told to the statistics."""
 
-    def __init__(self, folder: Path, *, auto_create: bool = False, **receive: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        auto_create: bool = False,
+        tokens: Tokens | None = None,
+        **receive: Any,
+    ) -> None:
         self.config = settings.override(
             settings.Config(),
             {
@@ -73,6 +83,7 @@ class Kit:
             log=self.log,
             store=self.parts.store,
             reader=self.parts.store,
+            keys=Keys(self.parts.store, self.parts.store, longest_window_ms(self.config)),
             topics=self.parts.topics.get,
             known_topics=self.parts.topics.find,
             clock=self.parts.clock,
@@ -82,15 +93,17 @@ class Kit:
             early_ms=self.config.store.early_ms,
             counted=lambda topic, name, n: self.tallied.update({(topic, name): n}),
         )
+        access = Access(tokens)
         self.app = create_app(
             self.ingress,
+            access,
             limits=self.config.receive,
             ready=lambda: log_down(self.parts.log),
             metrics=Metrics().render,
             count=self._count,
         )
         self.client = self.app.test_client()
-        self.handler = Handler(self.ingress, limits=self.config.receive, count=self._count)
+        self.handler = Handler(self.ingress, access, limits=self.config.receive, count=self._count)
         self._consumer = self.parts.log.consumer("test")
         self._position = -1
 

@@ -7,6 +7,7 @@
 --   hw         partition -> position of the last record applied
 --   v          the era of the server in which claims are answered, see `era.lua`
 --   e:<id>     commands that came before their message
+--   k:<key>    '<id> <digest>' of an idempotency key; its shard is that of the key, see redis_keys.py
 --   ed         '<id> <command id>' of each of them -> when it is forgotten
 --   dead       dead letters by when they died
 --   hb, hd     messages held back, see `hold`: by when that ends, and by when they were due
