@@ -11,6 +11,9 @@ from thriftpy2.thrift import TType
 Contract = dict[str, dict[str, str]]
 """By name of a type or method: what each of its fields, values and so on is, in words."""
 
+CLOSED = ("argument", "answer 0")
+"""Of a method: what none can be added to. 0 is its result."""
+
 
 def contract(path: Path) -> Contract:
     """Of one file, without those it includes."""
@@ -48,7 +51,7 @@ def _breaks_within(name: str, old: dict[str, str], new: dict[str, str]) -> Itera
         elif new[key] != was and key != "VERSION":
             yield f"{name}: {key} was ({was}), is ({new[key]})"
     for key, value in new.items():
-        if key not in old and (key.startswith("argument") or value.startswith("required")):
+        if key not in old and (key.startswith(CLOSED) or value.startswith("required")):
             yield f"{name}: {key} ({value}) added"
 
 

@@ -126,7 +126,11 @@ def test_what_is_added_is_allowed(more: dict[str, str], tmp_path: Path) -> None:
         ("A = 1, B = 2", "A = 1, B = 3", "enum Kind: 2 (B) removed"),
         ("A = 1, B = 2", "A = 2, B = 1", "enum Kind: 1 was (A), is (B)"),
         ("  void drop(1: string name)\n", "", "method Things.drop: removed"),
-        ("  void drop(1: string name)", "  bool drop(1: string name)", "answer 0 (optional bool"),
+        (
+            "  void drop(1: string name)",
+            "  bool drop(1: string name)",
+            "answer 0 (optional bool success) added",
+        ),
         ("void drop(", "oneway void drop(", "answer was (one), is (none)"),
         ("i64 put(", "i32 put(", "answer 0 was (optional i64"),
         ("throws (1: Wrong wrong)", "", "answer 1 (optional struct Wrong wrong) removed"),
