@@ -10,6 +10,9 @@ def shown(stored: Stored) -> dict[str, Any]:
     """Moments that have not come yet are left out, as are params and a reason where there are
     none."""
     message, callback = stored.message, stored.message.callback
+    call: dict[str, Any] = {"request_type": callback.method, "url": callback.url}
+    if callback.params is not None:
+        call["params"] = json.loads(callback.params)
     fields = {
         "msg_id": message.msg_id,
         "topic_name": message.topic,
@@ -19,10 +22,8 @@ def shown(stored: Stored) -> dict[str, Any]:
         "attempt": stored.attempt,
         "owner": stored.owner,
         "ttr": message.ttr_ms,
-        "callback": {"request_type": callback.method, "url": callback.url},
+        "callback": call,
     }
-    if callback.params is not None:
-        fields["callback"]["params"] = json.loads(callback.params)
     for name in ("lease_until", "finished_at", "reason"):
         if value := getattr(stored, name):
             fields[name] = value

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from thriftpy2.protocol import TCyBinaryProtocol
+from thriftpy2.protocol.exc import TProtocolException
 from thriftpy2.thrift import TClient, TException
-from thriftpy2.transport import TCyMemoryBuffer
+from thriftpy2.transport import TCyMemoryBuffer, TTransportException
 
 from soraka import wire
 from soraka.errors import PeerUnavailable
@@ -35,6 +36,8 @@ class _Client(TClient):
     def finish(self, method: str) -> Any:
         try:
             return self._recv(method)
+        except (TTransportException, TProtocolException) as exc:
+            raise PeerUnavailable(f"not an answer: {exc!r}") from exc
         except TException:
             raise
         except Exception as exc:  # the parser's errors on garbage are not documented

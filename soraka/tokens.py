@@ -95,7 +95,7 @@ def add(path: Path, name: str, rights: Mapping[Right, Sequence[str]]) -> str:
         name=name,
         hash=_digest(made),
         created_at=int(time.time() * 1000),
-        **{right.value: tuple(patterns) for right, patterns in rights.items()},  # type: ignore[arg-type]
+        **{right.value: tuple(patterns) for right, patterns in rights.items()},
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     with alone(path.parent):

@@ -612,7 +612,8 @@ def test_the_openapi_document_names_every_operation_and_field(kit: Kit) -> None:
     assert set(document["paths"]) == paths
     schemas = document["components"]["schemas"]
     assert set(schemas["Submission"]["properties"]) == {
-        "topic_name", "delay_time", "deliver_at", "ttr", "callback", "retry", "msg_id"
+        "topic_name", "delay_time", "deliver_at", "ttr", "callback", "retry", "msg_id",
+        "idempotency_key",
     }  # fmt: skip
     for operation in document["paths"][SUBMIT].values():
         assert set(operation["responses"]) == {
