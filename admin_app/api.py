@@ -93,6 +93,18 @@ class Api:
             _post("/topic/delete", name, self._topic_delete, "Without pending messages alone"),
             _post("/topic/pause", name, self._topic_pause, "Its messages wait"),
             _post("/topic/resume", name, self._topic_resume, "They go out, at a limited rate"),
+            _post(
+                "/topic/addSecret",
+                schemas.SecretAdd(),
+                self._secret_add,
+                "Signs its callbacks; a secret made here is told this once",
+            ),
+            _post(
+                "/topic/removeSecret",
+                schemas.SecretRemove(),
+                self._secret_remove,
+                "Without any its callbacks are not signed",
+            ),
             _ask(
                 "/iptopic/get", schemas.InstanceAddress(), self._iptopic_get, "Topics of a worker"
             ),
@@ -122,6 +134,13 @@ class Api:
 
     def _topic_resume(self, got: Got) -> bool:
         self._service.topics.resume(got["topic_name"])
+        return True
+
+    def _secret_add(self, got: Got) -> dict[str, Any]:
+        return {"secret": self._service.topics.add_secret(got["topic_name"], got.get("secret"))}
+
+    def _secret_remove(self, got: Got) -> bool:
+        self._service.topics.remove_secret(got["topic_name"], got["which"])
         return True
 
     def _iptopic_get(self, got: Got) -> dict[str, Any]:

@@ -25,8 +25,8 @@ _UNKNOWN = (SorakaError.code, Unavailable.code)
 _HARMLESS = """
 action add_time address all balance business choose command_id instance job_id
 max_concurrent_dispatches max_dispatches_per_second msg_id msg_ids name paused prefix retention_ms
-retry retry_ms role scope since state states topic topic_name topics until weigh_by worker_num
-workers
+retry retry_ms role scope since state states topic topic_name topics until weigh_by which
+worker_num workers
 """
 _TOLD = frozenset(_HARMLESS.split())
 """The details that are kept. All others may be secrets."""

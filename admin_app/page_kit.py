@@ -65,6 +65,11 @@ QUESTIONS = {
         "None of its messages is called until it is resumed. Nothing is lost.",
         "Pause topic",
     ),
+    "remove_secret": Question(
+        "Remove the {}?",
+        "Whoever verifies callbacks with it alone refuses them from now on. This cannot be undone.",
+        "Remove secret",
+    ),
     "delete": Question(
         "Delete {}?",
         "Its settings are forgotten. Refused while messages are pending.",

@@ -26,6 +26,11 @@ BALANCE_WORDS = {
     "weighted_random": "at random, by weight",
     "least_loaded": "the less loaded of two",
 }
+SECRETS = {
+    "older": "older secret of {}",
+    "newer": "newer secret of {}",
+    "all": "secrets of {}",
+}
 FIELDS = {"retry": "retry_ms"}
 """Of the form, by what errors call them."""
 
@@ -94,6 +99,28 @@ def add_topics(pages: Blueprint, service: Service) -> None:
         here = url_for("pages.topic", name=name)
         return then(here, f"{name} is resumed.", lambda: service.topics.resume(name))
 
+    @pages.post("/topics/<name>/secrets")
+    def add_secret(name: str) -> Answer:
+        reader = Reader(request.form)
+        made = None
+        try:
+            made = service.topics.add_secret(name, reader.text("secret") or None)
+        except InvalidParams as exc:
+            reader.wrong(exc)
+        except Conflict as exc:
+            tell_refused(exc)
+            return to(url_for("pages.topic", name=name))
+        view = service.topics.get(name)
+        page = _form_page(_values(view.topic), reader.errors, view=view, made=made)
+        return (page, 400) if reader.errors else page
+
+    @pages.post("/topics/<name>/secrets/<which>/remove")
+    @asks("remove_secret", lambda name, which: SECRETS.get(which, "secret").format(name))
+    def remove_secret(name: str, which: str) -> Answer:
+        here = url_for("pages.topic", name=name)
+        done = "Removed. Callbacks that leave from now on are without its signature."
+        return then(here, done, lambda: service.topics.remove_secret(name, which))
+
     @pages.post("/topics/<name>/delete")
     @asks("delete", lambda name: name)
     def delete_topic(name: str) -> Answer:
@@ -114,7 +141,7 @@ def _form_page(form: Mapping[str, Any], errors: Mapping[str, str], **given: Any)
         form=form,
         errors=errors,
         balances=[(name, f"{name}: {BALANCE_WORDS[name]}") for name in BALANCES],
-        **{"new": False, **given},
+        **{"new": False, "made": None, **given},
     )
 
 

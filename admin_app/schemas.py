@@ -23,6 +23,7 @@ from soraka.topics import (
     MAX_RATE,
     MAX_RETENTION_MS,
     MAX_WORKERS,
+    WHICH,
     check_name,
 )
 
@@ -91,6 +92,20 @@ class TopicUpdate(TopicName):
 
 class TopicAdd(TopicUpdate):
     """A new topic."""
+
+
+class SecretAdd(TopicName):
+    secret = Text(
+        allow_none=True,
+        metadata=about(
+            "One of your own: whsec_ and 24 to 64 bytes in base64. Default: a new one is made.",
+            pattern="^whsec_[A-Za-z0-9+/]{32,86}={0,2}$",
+        ),
+    )
+
+
+class SecretRemove(TopicName):
+    which = Text(required=True, metadata=about("Of two, or all there are.", enum=list(WHICH)))
 
 
 class InstanceAddress(KnownFields):

@@ -27,6 +27,7 @@ def topic(shown: Topic) -> dict[str, Any]:
         "max_dispatches_per_second": shown.max_dispatches_per_second,
         "retention_ms": shown.retention_ms,
         "paused": shown.paused,
+        "secret_num": len(shown.secrets),
     }
 
 

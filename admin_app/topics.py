@@ -79,6 +79,16 @@ class TopicAdmin:
         """What waited goes out, at a limited rate."""
         return self.update(name, {"paused": False})
 
+    def add_secret(self, name: str, secret: str | None = None) -> str | None:
+        """Signs its callbacks with it too. None made a new one, which is returned this once. Raises
+        TopicNotFound, InvalidParams, Conflict when there are two already, Unavailable."""
+        made = self._topics.add_secret(name, secret)
+        return made if secret is None else None
+
+    def remove_secret(self, name: str, which: str) -> None:
+        """The older or the newer of two, or all. Raises as `add_secret`."""
+        self._topics.remove_secret(name, which)
+
     def delete(self, name: str) -> None:
         """Forgets its settings; its finished messages stay until their retention ends. Raises
         TopicNotFound, Conflict while messages are pending, Unavailable."""

@@ -141,6 +141,15 @@ def settings(topic: Topic) -> Iterator[tuple[str, str]]:
     yield "Retries after", ", ".join(map(write_duration, topic.retry_ms)) or "no retry"
     yield "Limits", limits(topic) or "those of the workers alone"
     yield "Finished messages are kept", duration(topic.retention_ms or None)
+    yield "Callbacks", signed_by(topic)
+
+
+def signed_by(topic: Topic) -> str:
+    """How its callbacks are signed."""
+    count = len(topic.secrets)
+    if not count:
+        return "not signed"
+    return "signed with a secret" if count == 1 else f"signed with {count} secrets"
 
 
 def count_label(name: str) -> str:
@@ -206,6 +215,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
         exact,
         limits,
         settings,
+        signed_by,
         write_duration,
         count_label,
         whereabouts,

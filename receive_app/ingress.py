@@ -23,7 +23,7 @@ from soraka.topics import check_name
 class Ingress:
     """`topics` gives the settings of a topic, raising TopicNotFound or making it, `known_topics`
     never makes it; `encode` is `soraka.wire.encode`; `new_id` makes UUIDv7s; `early_ms` is that
-    of the store."""
+    of the store; `why_denied` says where no callback may go."""
 
     def __init__(
         self,
@@ -39,8 +39,10 @@ class Ingress:
         new_id: Callable[[], str],
         limits: ReceiveConfig,
         early_ms: int,
+        why_denied: rules.WhyDenied = lambda _host: None,
         counted: Counted = lambda _topic, _name, _count: None,
     ) -> None:
+        self._why_denied = why_denied
         self._counted = counted
         self._keys = keys
         self._log = log
@@ -132,7 +134,7 @@ class Ingress:
         self, submission: Submission, topics: Callable[[str], Topic], caller: Caller
     ) -> Accepted:
         now = self._clock.now_ms()
-        rules.check_submission(submission, self._limits, now, self._early_ms)
+        rules.check_submission(submission, self._limits, now, self._early_ms, self._why_denied)
         caller.check(Right.SUBMIT, submission.topic)
         # last: this may create the topic
         topic = topics(submission.topic)

@@ -6,6 +6,7 @@ Every `check_` raises InvalidParams or a subclass, naming the field as the HTTP 
 import json
 import math
 import re
+from collections.abc import Callable
 from ipaddress import IPv6Address
 from typing import Any
 
@@ -23,6 +24,9 @@ from soraka.strict_json import decode
 from soraka.topics import check_name, check_retry
 
 METHODS = ("GET", "POST")
+WhyDenied = Callable[[str], str | None]
+"""Of a host in a URL: why nothing may be called there, as far as can be told without looking it
+up."""
 VALUES_OF_A_MESSAGE = 200
 """In a batch, on average. A value in JSON takes up to 0.5 µs to read, two bytes of body, and
 nothing else runs meanwhile."""
@@ -36,13 +40,17 @@ _NOT_IN_URL = re.compile(r"[^\x21-\x7e]")
 
 
 def check_submission(
-    submission: Submission, limits: ReceiveConfig, now_ms: int, early_ms: int
+    submission: Submission,
+    limits: ReceiveConfig,
+    now_ms: int,
+    early_ms: int,
+    why_denied: WhyDenied,
 ) -> None:
     check_name(submission.topic)
     check_due(submission, now_ms)
     if not 1 <= submission.ttr_ms <= limits.max_ttr_ms:
         raise InvalidParams("ttr", f"must be from 1 to {limits.max_ttr_ms} ms")
-    check_callback(submission.callback, limits)
+    check_callback(submission.callback, limits, why_denied)
     if submission.retry_ms is not None:
         check_retry(submission.retry_ms)
     if submission.msg_id is not None:
@@ -94,15 +102,17 @@ def max_values(limits: ReceiveConfig) -> int:
     return VALUES_OF_A_MESSAGE * limits.max_batch + limits.max_params_bytes
 
 
-def check_callback(callback: Callback, limits: ReceiveConfig) -> None:
+def check_callback(callback: Callback, limits: ReceiveConfig, why_denied: WhyDenied) -> None:
     if callback.method not in METHODS:
         raise InvalidParams("callback.request_type", "must be GET or POST")
-    check_url(callback.url, limits.max_url_length)
+    if why := why_denied(check_url(callback.url, limits.max_url_length)):
+        raise InvalidParams("callback.url", why)
     if callback.params is not None:
         check_params(callback.params, callback.method, limits.max_params_bytes)
 
 
-def check_url(url: str, max_length: int) -> None:
+def check_url(url: str, max_length: int) -> str:
+    """Its host."""
     if len(url) > max_length:
         raise InvalidParams("callback.url", f"must be at most {max_length} characters")
     if bad := _NOT_IN_URL.search(url):
@@ -113,10 +123,10 @@ def check_url(url: str, max_length: int) -> None:
     match = _URL.fullmatch(url)
     if match is None or match["scheme"].lower() not in ("http", "https"):
         raise InvalidParams("callback.url", "must begin with http:// or https://")
-    _check_authority(match["authority"])
+    return _host_of(match["authority"])
 
 
-def _check_authority(authority: str) -> None:
+def _host_of(authority: str) -> str:
     if "@" in authority:
         raise InvalidParams("callback.url", "must not hold a user name or password")
     match = _AUTHORITY.fullmatch(authority)
@@ -124,6 +134,7 @@ def _check_authority(authority: str) -> None:
         raise InvalidParams("callback.url", "must have a valid host, and a port only as a number")
     if match["port"] is not None and not 1 <= int(match["port"]) <= 65535:
         raise InvalidParams("callback.url", "the port must be from 1 to 65535")
+    return match["host"]
 
 
 def _is_host(host: str) -> bool:

@@ -102,6 +102,7 @@ class Service:
                 new_id=Ids(parts.clock.now_ms),
                 limits=parts.config.receive,
                 early_ms=parts.config.store.early_ms,
+                why_denied=parts.config.outbound.destinations().why_host_denied,
                 counted=tally.counter(parts.clock.now_ms),
             )
         )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ import click
 
 from soraka.cli_shared import ADDRESSES, CONFIG, DELAYS, errors, load, patch
 from soraka.message import BALANCES, WEIGHTS
-from soraka.topics import MAX_DISPATCHES, MAX_RATE, MAX_RETENTION_MS
+from soraka.topics import MAX_DISPATCHES, MAX_RATE, MAX_RETENTION_MS, WHICH
 
 
 @click.group()
@@ -94,7 +95,7 @@ def topic_update(file: Path | None, name: str, **given: Any) -> None:
 def topic_get(file: Path | None, name: str) -> None:
     """Prints the settings of the topic NAME, as JSON."""
     with errors(), open_topics_of(file) as topics:
-        click.echo(json.dumps(dataclasses.asdict(topics.find(name)), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(_shown(topics.find(name)), indent=2, ensure_ascii=False))
 
 
 @topic.command("list")
@@ -103,7 +104,35 @@ def topic_list(file: Path | None) -> None:
     """Prints the topics, a JSON object per line."""
     with errors(), open_topics_of(file) as topics:
         for _, found in sorted(topics.registry.topics().items()):
-            click.echo(json.dumps(dataclasses.asdict(found)))
+            click.echo(json.dumps(_shown(found)))
+
+
+@topic.command("add-secret")
+@CONFIG
+@click.argument("name")
+@click.option("--given", is_flag=True, help="Take one of your own, from standard input.")
+def topic_add_secret(file: Path | None, name: str, given: bool) -> None:
+    """Signs the callbacks of the topic NAME with a new secret, printed this once.
+
+    With a second one they carry both signatures: those who are called can go over to it at any
+    time, and then the older one is removed.
+    """
+    secret = _asked() if given else None
+    with errors(), open_topics_of(file) as topics:
+        made = topics.add_secret(name, secret)
+    click.echo(f"added to {name}" if given else made)
+
+
+@topic.command("remove-secret")
+@CONFIG
+@click.argument("name")
+@click.argument("which", type=click.Choice(WHICH))
+def topic_remove_secret(file: Path | None, name: str, which: str) -> None:
+    """Forgets the older or the newer of two secrets of the topic NAME, or all: then its callbacks
+    are not signed."""
+    with errors(), open_topics_of(file) as topics:
+        topics.remove_secret(name, which)
+    click.echo(f"removed from {name}")
 
 
 @contextmanager
@@ -122,6 +151,19 @@ def open_topics_of(file: Path | None) -> Iterator[Any]:
     logs.silence()
     with open_topics(loaded) as topics:
         yield topics
+
+
+def _asked() -> str:
+    if sys.stdin.isatty():
+        return str(click.prompt("Secret", hide_input=True))
+    return sys.stdin.readline().strip()
+
+
+def _shown(topic: Any) -> dict[str, Any]:
+    """Its settings; of its secrets only how many there are."""
+    settings = dataclasses.asdict(topic)
+    settings["secret_num"] = len(settings.pop("secrets"))
+    return settings
 
 
 def _changed(topic: Any, given: Mapping[str, Any]) -> Any:

@@ -12,6 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from soraka.destinations import (
+    EVERY_HOST,
+    EVERY_NETWORK,
+    UNSAFE_NETWORKS,
+    Destinations,
+    by_host,
+    host_patterns,
+    networks,
+)
 from soraka.errors import ConfigError
 from soraka.message import BALANCES, DAY_MS, DEFAULT_RETRY_MS, MAX_DELAY_MS, WEIGHTS
 
@@ -215,6 +224,35 @@ class WorkerConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OutboundConfig:
+    """[outbound]: where callbacks may go, and whom they trust. For receive and worker."""
+
+    allowed_hosts: str = _set(
+        EVERY_HOST, "names, *.name or *, comma-separated; the narrowest that holds decides"
+    )
+    denied_hosts: str = _set("", "the same; of two alike this one decides")
+    allowed_networks: str = _set(
+        EVERY_NETWORK, "networks or addresses, comma-separated; the narrowest that holds decides"
+    )
+    denied_networks: str = _set(UNSAFE_NETWORKS, "the same; of two alike this one decides")
+    ca_files: str = _set(
+        "", "PEM files trusted in place of the system's: FILE, or HOST=FILE, comma-separated"
+    )
+    client_certificates: str = _set(
+        "", "PEM files with certificate and key: FILE, or HOST=FILE, comma-separated"
+    )
+
+    def destinations(self) -> Destinations:
+        """The rules in it."""
+        return Destinations(
+            allowed_hosts=self.allowed_hosts,
+            denied_hosts=self.denied_hosts,
+            allowed_networks=self.allowed_networks,
+            denied_networks=self.denied_networks,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessConfig:
     """[process]: what all roles share."""
 
@@ -237,6 +275,7 @@ class Config:
     admin: AdminConfig = AdminConfig()
     center: CenterConfig = CenterConfig()
     worker: WorkerConfig = WorkerConfig()
+    outbound: OutboundConfig = OutboundConfig()
     process: ProcessConfig = ProcessConfig()
 
 
@@ -376,6 +415,7 @@ def _allowed(setting: dataclasses.Field[Any]) -> str:
 
 def _check_whole(config: Config) -> None:
     _check_advertised(config)
+    _check_outbound(config.outbound)
     if config.store.redis_mode == "sentinel" and not config.store.sentinel_master:
         raise ConfigError("store.sentinel_master = '': must be the name the sentinels know it by")
     if config.log.dead_letter_topic.startswith(config.log.topic_prefix):
@@ -388,6 +428,19 @@ def _check_whole(config: Config) -> None:
             f"worker.page_ms = {config.worker.page_ms}: must be less than "
             f"worker.horizon_ms = {config.worker.horizon_ms}"
         )
+
+
+def _check_outbound(outbound: OutboundConfig) -> None:
+    for keys, read in (
+        (("allowed_hosts", "denied_hosts"), host_patterns),
+        (("allowed_networks", "denied_networks"), networks),
+        (("ca_files", "client_certificates"), by_host),
+    ):
+        for key in keys:
+            try:
+                read(getattr(outbound, key))
+            except ValueError as exc:
+                raise ConfigError(f"outbound.{key}: {exc}") from None
 
 
 def _check_advertised(config: Config) -> None:

@@ -5,7 +5,7 @@ integer milliseconds (`..._ms`). Everything is frozen. Pure: no I/O.
 """
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 DAY_MS = 24 * 60 * 60 * 1000
@@ -149,7 +149,9 @@ class Topic:
     topic under way at one worker; 0: only the worker's own limits do. `max_dispatches_per_second`
     bounds the callbacks of this topic begun per second by all workers together; 0: no limit.
     While it is `paused` its messages wait, owned by `parked_owner(name)`. `retention_ms` is how
-    long succeeded and cancelled messages are kept; 0: as the store's configuration says.
+    long succeeded and cancelled messages are kept; 0: as the store's configuration says. With each
+    of its `secrets` (see soraka/signing.py), the newest first, its callbacks are signed; they are
+    never shown.
     """
 
     name: str
@@ -163,6 +165,7 @@ class Topic:
     paused: bool = False
     retention_ms: int = 0
     retry_ms: tuple[int, ...] = DEFAULT_RETRY_MS
+    secrets: tuple[str, ...] = field(default=(), repr=False)
     created_at: int = 0
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from soraka.config import TopicsConfig
@@ -17,6 +17,7 @@ from soraka.message import (
     Topic,
 )
 from soraka.ports import Log, Registry
+from soraka.signing import MAX_SECRETS, key_of, new_secret
 
 MAX_BUSINESS = 128
 MAX_WORKERS = 1000
@@ -25,6 +26,8 @@ MAX_DISPATCHES = 100_000
 MAX_RATE = 1_000_000
 MIN_RETENTION_MS = 60_000
 MAX_RETENTION_MS = 365 * DAY_MS
+WHICH = ("older", "newer", "all")
+"""Of two secrets, those to be forgotten."""
 TRIES = 10
 """Of a change of settings, when others change them too."""
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -71,6 +74,7 @@ def check_settings(topic: Topic) -> None:
                 f"workers.{index}", f"{worker!r} must be ip:port, as the worker announces itself"
             )
     check_retry(topic.retry_ms)
+    _check_secrets(topic.secrets)
 
 
 def check_retry(delays: tuple[int, ...]) -> None:
@@ -80,6 +84,18 @@ def check_retry(delays: tuple[int, ...]) -> None:
     for index, delay in enumerate(delays):
         if not 0 <= delay <= MAX_DELAY_MS:
             raise InvalidParams(f"retry.{index}", f"must be from 0 to {MAX_DELAY_MS} ms (7 days)")
+
+
+def _check_secrets(secrets: tuple[str, ...]) -> None:
+    if len(set(secrets)) != len(secrets):
+        raise InvalidParams("secret", "is one that the topic has already")
+    if len(secrets) > MAX_SECRETS:
+        raise InvalidParams("secret", f"must be at most {MAX_SECRETS}")
+    for secret in secrets:
+        try:
+            key_of(secret)
+        except ValueError as exc:
+            raise InvalidParams("secret", str(exc)) from None
 
 
 def check_instance(address: str) -> None:
@@ -162,6 +178,33 @@ class Topics:
             if self.registry.put_topic(topic, was=was):
                 return topic
         raise Conflict(f"topic_name: others change the settings of {name!r}; try again")
+
+    def add_secret(self, name: str, secret: str | None = None) -> str:
+        """Its callbacks are signed with this one, or a new one, from now on, and with the one it
+        had. Returns it. Raises as `update`, Conflict when there are two already."""
+        made = new_secret() if secret is None else secret
+
+        def with_it(topic: Topic) -> Topic:
+            if len(topic.secrets) >= MAX_SECRETS:
+                raise Conflict(f"topic_name: topic {name!r} has two secrets already; remove one")
+            return replace(topic, secrets=(made, *topic.secrets))
+
+        self.update(name, with_it)
+        return made
+
+    def remove_secret(self, name: str, which: str) -> None:
+        """One of WHICH; without any its callbacks are not signed. Raises as `update`, Conflict
+        when it has not so many."""
+        if which not in WHICH:
+            raise InvalidParams("which", f"must be one of {', '.join(WHICH)}")
+
+        def without_it(topic: Topic) -> Topic:
+            newest, older = topic.secrets[:1], topic.secrets[1:]
+            if not newest or (which != "all" and not older):
+                raise Conflict(f"topic_name: topic {name!r} has {len(topic.secrets)} secrets")
+            return replace(topic, secrets={"older": newest, "newer": older}.get(which, ()))
+
+        self.update(name, without_it)
 
     def delete(self, name: str) -> bool:
         """Forgets its settings; False when there is none of that name. Its log and its messages

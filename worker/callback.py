@@ -20,11 +20,13 @@ from contextlib import suppress
 
 import gevent
 
+from soraka.destinations import Destinations
 from worker.answer import BadAnswer, CutOff, Received, receive
 from worker.dns import Resolver
-from worker.hosts import Hosts
+from worker.hosts import Denied, Hosts
 from worker.judge import Answer, Failure
 from worker.request import Request
+from worker.trust import Trust
 
 KEEP_S = 30.0
 FIRST_TLS_BYTES = 8 << 10
@@ -43,7 +45,8 @@ class _TooLate(Exception):
 
 
 class Caller:
-    """Makes callbacks; safe for any number of greenlets. `tls` is for tests and private CAs."""
+    """Makes callbacks; safe for any number of greenlets. Without `destinations` and `trust` they
+    are those of the default settings."""
 
     def __init__(
         self,
@@ -51,14 +54,16 @@ class Caller:
         max_response_bytes: int,
         max_idle: int = 1000,
         resolver: Resolver | None = None,
-        tls: ssl.SSLContext | None = None,
+        destinations: Destinations | None = None,
+        trust: Trust | None = None,
         keep_s: float = KEEP_S,
     ) -> None:
         self._limit = max_response_bytes
         self._keep_s = keep_s
         self._hosts = Hosts(
             resolver=resolver or Resolver(),
-            tls=tls,
+            destinations=destinations or Destinations(),
+            trust=trust or Trust(),
             max_idle=max_idle,
             reap_every_s=min(5.0, keep_s),
         )
@@ -79,6 +84,8 @@ class Caller:
             return Failure(f"timeout after {request.ttr_ms} ms", unanswered=on_time)
         except _TooLate:
             return Failure("too late to send")
+        except Denied as exc:
+            return Failure(str(exc), final=True)
         except (OSError, BadAnswer) as exc:
             return Failure(_reason(exc), unanswered=_is_unanswered(exc))
 

@@ -9,9 +9,10 @@ from soraka import wire
 from soraka.errors import DecodeError, InvalidParams
 from soraka.message import Message
 from soraka.ports import Claim, Clock, Ended, Outcome
+from soraka.signing import Signer
 from worker.admission import Admission, Refusal, Why
 from worker.judge import Answer, Failure, judge
-from worker.request import Request, build
+from worker.request import Request, build, signed
 from worker.settle import Settling
 from worker.standing import Standing
 
@@ -50,7 +51,7 @@ _PAUSED = Refusal(Why.PAUSED, 0, "the topic is paused")
 
 class Calls:
     """Turns claims into outcomes, a greenlet each. `worker` is where the calls come from.
-    `is_paused` is asked of a topic before each; it must not block."""
+    `is_paused` and `signer` are asked of a topic before each; they must not block."""
 
     def __init__(
         self,
@@ -61,6 +62,7 @@ class Calls:
         admission: Admission,
         standing: Standing,
         is_paused: Callable[[str], bool],
+        signer: Callable[[str], Signer | None],
         on_fire: OnFire,
         on_done: OnDone,
         on_release: OnRelease,
@@ -71,6 +73,7 @@ class Calls:
         self._admission = admission
         self._standing = standing
         self._is_paused = is_paused
+        self._signer = signer
         self._on_fire = on_fire
         self._on_done = on_done
         self._on_release = on_release
@@ -131,6 +134,9 @@ class Calls:
     ) -> Answer | Failure | Refusal:
         """A refusal when the call might outlast the lease, since someone else could be calling by
         then, or when the topic was paused while it waited."""
+        # after the wait: those who are called refuse signatures of some minutes ago
+        if signer := self._signer(message.topic):
+            request = signed(request, signer, message.msg_id, self._clock.now_ms())
         # before the look at the lease: should this process be stopped between the two, or any
         # time after, then the call's deadline lies within the lease all the same
         deadline = time.monotonic() + request.ttr_ms / 1000

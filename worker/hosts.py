@@ -6,20 +6,24 @@ idle here, per origin, the last used first; what lies too long is closed.
 
 import select
 import socket
-import ssl
 import time
 from collections import OrderedDict
 from contextlib import suppress
 
 import gevent
 from gevent import monkey
-from gevent import ssl as gevent_ssl
 
+from soraka.destinations import Destinations
 from worker.dns import Address, Resolver
 from worker.request import Origin
+from worker.trust import Trust
 
 # the plain one: it asks and never waits; gevent's makes watchers, select() fails past fd 1023
 _Poll = monkey.get_original("select", "poll")
+
+
+class Denied(Exception):
+    """Nothing may be called there; the text is for people."""
 
 
 class _Idle:
@@ -31,19 +35,21 @@ class _Idle:
 
 
 class Hosts:
-    """`tls` defaults to a context that trusts what the system trusts. Seconds throughout."""
+    """`destinations` says where to, `trust` whom to believe under TLS. Seconds throughout."""
 
     def __init__(
         self,
         *,
         resolver: Resolver,
-        tls: ssl.SSLContext | None = None,
+        destinations: Destinations,
+        trust: Trust,
         max_idle: int = 1000,
         max_hosts: int = 500,
         reap_every_s: float = 5.0,
     ) -> None:
         self._resolver = resolver
-        self._tls = tls
+        self._destinations = destinations
+        self._trust = trust
         self._max_idle = max_idle
         self._max_hosts = max_hosts
         self._reap_every_s = reap_every_s
@@ -83,12 +89,12 @@ class Hosts:
             self._reaper = gevent.spawn(self._reap)
 
     def open(self, origin: Origin, limit_s: float) -> socket.socket:
-        """A new connection. Raises OSError, ssl.SSLError too.
+        """A new connection. Raises Denied, OSError, ssl.SSLError too.
 
         Tries one address after the other, each for its share of `limit_s`; as a look-up and a
         handshake have no limit of their own, call it under a timeout.
         """
-        addresses = self._resolver.addresses(origin.host)
+        addresses = self._allowed(origin.host)
         deadline = time.monotonic() + limit_s
         sock = _connect(addresses, origin.port, deadline)
         return self._secured(sock, origin.host) if origin.scheme == "https" else sock
@@ -101,11 +107,21 @@ class Hosts:
         if self._reaper is not None:
             self._reaper.kill()
 
+    def _allowed(self, host: str) -> list[Address]:
+        """Looked up once: these are checked and connected to, whatever the next answer will be."""
+        rules = self._destinations
+        if why := rules.why_host_denied(host):
+            raise Denied(why)
+        found = self._resolver.addresses(host)
+        whys = [rules.why_address_denied(address[0]) for _, address in found]
+        allowed = [address for address, why in zip(found, whys, strict=True) if why is None]
+        if not allowed:
+            raise Denied(f"{whys[0]}: address of {host}")
+        return allowed
+
     def _secured(self, sock: socket.socket, host: str) -> socket.socket:
-        if self._tls is None:
-            self._tls = gevent_ssl.create_default_context()
         try:
-            secured = self._tls.wrap_socket(
+            secured = self._trust.context(host).wrap_socket(
                 sock, server_hostname=host, do_handshake_on_connect=False
             )
         except BaseException:

@@ -18,6 +18,7 @@ from soraka.config import WorkerConfig
 from soraka.errors import StoreUnavailable
 from soraka.ports import Claim, ClaimKind, Clock, DueId, Ended, FullStore
 from soraka.process import Turns
+from soraka.signing import Signer
 from worker.admission import Admission
 from worker.again import Paces, Unanswered
 from worker.breaker import Breakers
@@ -48,7 +49,7 @@ def _ignore(*_: object) -> None:
 class Loop:
     """Makes the callbacks of `owner` (ip:port). `clock` counts as the store does, which has so many
     `shards`. What is asked about topics must not block: `topic_limit` and `topic_rate` (calls at
-    once and begun per second, here; 0 for no limit) and `is_paused`."""
+    once and begun per second, here; 0 for no limit), `is_paused` and `signer`."""
 
     def __init__(
         self,
@@ -63,6 +64,7 @@ class Loop:
         topic_limit: Callable[[str], int] = lambda _topic: 0,
         topic_rate: Callable[[str], float] = lambda _topic: 0.0,
         is_paused: Callable[[str], bool] = lambda _topic: False,
+        signer: Callable[[str], Signer | None] = lambda _topic: None,
         on_fire: OnFire = _ignore,
         on_done: OnDone = _ignore,
         on_release: OnRelease = _ignore,
@@ -89,6 +91,7 @@ class Loop:
             admission=self._admission,
             standing=Standing(store, shards, self._greenlets),
             is_paused=is_paused,
+            signer=signer,
             on_fire=on_fire,
             on_done=on_done,
             on_release=on_release,

@@ -27,6 +27,7 @@ from worker.leave import handed_over
 from worker.loop import Loop
 from worker.rpc import Handler
 from worker.topics import TopicRules
+from worker.trust import Trust
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Worker:
     def __init__(
         self, parts: Parts, metrics: Metrics, leave: Callable[[], object] | None = None
     ) -> None:
-        config = parts.config.worker
+        config, outbound = parts.config.worker, parts.config.outbound
         self._parts = parts
         self._metrics = metrics
         listener = process.listen(
@@ -59,7 +60,11 @@ class Worker:
             ),
             weight=config.weight,
         )
-        self._caller = Caller(max_response_bytes=config.max_response_bytes)
+        self._caller = Caller(
+            max_response_bytes=config.max_response_bytes,
+            destinations=outbound.destinations(),
+            trust=Trust(outbound.ca_files, outbound.client_certificates),
+        )
         self._centers = Centers(
             parts.registry, self.instance.address, rpc_timeout_ms=config.rpc_timeout_ms
         )
@@ -80,6 +85,7 @@ class Worker:
             topic_limit=rules.limit,
             topic_rate=rules.rate,
             is_paused=rules.is_paused,
+            signer=rules.signer,
             on_fire=self._fired,
             on_done=self._done,
             on_release=self._released,

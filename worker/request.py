@@ -15,6 +15,7 @@ from urllib.parse import SplitResult, quote, urlencode, urlsplit
 from soraka import __version__
 from soraka.errors import InvalidParams
 from soraka.message import Message
+from soraka.signing import Signer
 
 _VISIBLE = re.compile(r"[\x21-\x7e]*")
 _URL_SAFE = "%/:=&?+!$,;'@()*[]~#|^`{}\"<>\\"
@@ -36,11 +37,13 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`data` is head and body; `ttr_ms` the deadline of the whole call."""
+    """`data` is head and body, which begins at `body_at`; `ttr_ms` the deadline of the whole
+    call."""
 
     origin: Origin
     data: bytes
     ttr_ms: int
+    body_at: int
 
 
 class _Target(NamedTuple):
@@ -66,9 +69,19 @@ def build(message: Message, *, attempt: int, due_at: int) -> Request:
         head = f"POST {_uri(target.path, target.query)} HTTP/1.1\r\n{lines}{kind}"
         data = f"{head}Content-Length: {len(body)}\r\n\r\n".encode("ascii") + body
     else:
+        body = b""
         uri = _uri(target.path, target.query, _params_query(callback.params))
         data = f"GET {uri} HTTP/1.1\r\n{lines}\r\n".encode("ascii")
-    return Request(target.origin, data, message.ttr_ms)
+    return Request(target.origin, data, message.ttr_ms, len(data) - len(body))
+
+
+def signed(request: Request, signer: Signer, msg_id: str, now_ms: int) -> Request:
+    """With a signature over its body, its id and the time."""
+    data, body_at = request.data, request.body_at
+    lines = signer.headers(_visible(msg_id), now_ms, data[body_at:])
+    end = body_at - len(b"\r\n")
+    data = data[:end] + lines + data[end:]
+    return Request(request.origin, data, request.ttr_ms, body_at + len(lines))
 
 
 @lru_cache(maxsize=1024)

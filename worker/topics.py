@@ -1,6 +1,7 @@
 """What the settings of topics mean for this worker. Reads a local copy, so it never blocks."""
 
 from soraka.ports import Registry
+from soraka.signing import Signer, signer_of
 
 
 class TopicRules:
@@ -28,3 +29,8 @@ class TopicRules:
         live = self._registry.live("worker").keys()
         sharing = live & set(topic.workers) or live
         return topic.max_dispatches_per_second / len(sharing | {self._address})
+
+    def signer(self, name: str) -> Signer | None:
+        """None when its callbacks are not signed."""
+        topic = self._registry.topics().get(name)
+        return signer_of(topic.secrets) if topic and topic.secrets else None

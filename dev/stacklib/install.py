@@ -53,6 +53,7 @@ def install() -> None:
             _run("apt-get", "install", "-q", "-y", "--no-install-recommends", *packages)
     jars.fetch()
     npm.fetch_axe()
+    npm.fetch_webhooks()
 
 
 def _run(*argv: str) -> None:

@@ -29,6 +29,25 @@ AXE = Package(
 )
 """Looks for faults of accessibility, in the browser tests alone."""
 
+WEBHOOKS = (
+    Package(
+        "standardwebhooks",
+        "1.1.1",
+        "sha512-bCbX9ZEyFkWPsRz7Bl3NuQUJohmwGSev/yhr7vhaGPlc4AfIrspIRa6cPTBuI1ItmrTDJ4d/S2hCsfe4+vQGnQ==",
+    ),
+    Package(
+        "@stablelib/base64",
+        "1.0.1",
+        "sha512-1bnPQqSxSuc3Ii6MhBysoWCg58j97aUjuCSZrGSmDxNqtytIi0k8utUenAwTZN4V5mXXYGsVUI9zeBqy+jBOSQ==",
+    ),
+    Package(
+        "fast-sha256",
+        "1.3.0",
+        "sha512-n11RGP/lrWEFI/bWdygLxhI+pVeo1ZYIVwvvPkW7azl/rOy+F3HYRZ2K5zeE9mmkhQppyv9sQFx0JM9UabnpPQ==",
+    ),
+)
+"""Verifies signed callbacks in tests, with what it needs."""
+
 
 def axe() -> Path:
     """Return where its script belongs; there once `fetch_axe` has run."""
@@ -42,6 +61,24 @@ def fetch_axe() -> None:
         with tempfile.TemporaryDirectory(dir=SHARED, prefix="fetch-") as scratch:
             script = unpack(AXE, Path(scratch)) / "axe.min.js"
             script.rename(axe())
+
+
+def webhooks() -> Path:
+    """Return the folder for NODE_PATH; there once `fetch_webhooks` has run."""
+    return SHARED / f"{WEBHOOKS[0].name}-{WEBHOOKS[0].version}"
+
+
+def fetch_webhooks() -> None:
+    """As `fetch_axe`."""
+    if not webhooks().exists():
+        SHARED.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=SHARED, prefix="fetch-") as scratch:
+            modules = Path(scratch) / "modules"
+            for package in WEBHOOKS:
+                module = modules / package.name
+                module.parent.mkdir(parents=True, exist_ok=True)
+                unpack(package, Path(scratch)).rename(module)
+            modules.rename(webhooks())
 
 
 def unpack(package: Package, folder: Path) -> Path:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from soraka.errors import DecodeError, InvalidParams, UnknownService
 from soraka.message import DEFAULT_RETRY_MS, DEFAULT_WEIGHT, Instance, Topic
+from soraka.signing import key_of
 
 T = TypeVar("T")
 SERVICES = ("receive", "admin", "center", "worker")
@@ -48,6 +49,7 @@ def encode_topic(topic: Topic) -> bytes:
             "paused": topic.paused,
             "retention_ms": topic.retention_ms,
             "retry_ms": topic.retry_ms,
+            "secrets": topic.secrets,
             "created_at": topic.created_at,
         }
     )
@@ -68,6 +70,7 @@ def decode_topic(name: str, data: bytes) -> Topic:
         paused=fields.flag("paused"),
         retention_ms=fields.number("retention_ms"),
         retry_ms=fields.many("retry_ms", int, DEFAULT_RETRY_MS),
+        secrets=fields.secrets(),
         created_at=fields.number("created_at"),
     )
 
@@ -131,6 +134,15 @@ class _Fields:
     def many(self, name: str, kind: type[T], default: tuple[T, ...]) -> tuple[T, ...]:
         values = self._checked(name, self._loaded.get(name, list(default)), list)
         return tuple(self._checked(name, value, kind) for value in values)
+
+    def secrets(self) -> tuple[str, ...]:
+        found = self.many("secrets", str, ())
+        try:
+            for secret in found:
+                key_of(secret)
+        except ValueError as exc:
+            raise DecodeError(f"secrets: {exc}", self._data) from None
+        return found
 
     def _checked(self, name: str, value: Any, kind: type[T]) -> T:
         # bool is an int to Python, not to us

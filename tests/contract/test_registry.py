@@ -57,6 +57,7 @@ TOPIC = Topic(
     paused=True,
     retention_ms=3_600_000,
     retry_ms=(5, 10),
+    secrets=("whsec_" + "QUJD" * 11, "whsec_" + "REVG" * 8),
     created_at=1_700_000_000_000,
 )
 
@@ -560,7 +561,16 @@ def test_a_failed_write_changes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", '{"a": 1}', '{"a": {"workers": "x"}}', '{"a": {"retry_ms": [true]}}']
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        '{"a": 1}',
+        '{"a": {"workers": "x"}}',
+        '{"a": {"retry_ms": [true]}}',
+        '{"a": {"secrets": ["whsec_"]}}',
+    ],
 )
 def test_a_file_that_cannot_be_understood_is_not_taken_for_no_topics(
     tmp_path: Path, content: str

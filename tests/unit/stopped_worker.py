@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import socket
-import ssl
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -56,11 +55,10 @@ def main(url: str, owner: str, point: str, then: str, margin_ms: str) -> None:
         if then == "stop_again":  # before it can settle, or claim anew
             os.kill(os.getpid(), signal.SIGSTOP)
 
-    tls = ssl._create_unverified_context()
     resolver = Resolver(
         look_up=then_stop(socket.getaddrinfo) if point == "resolved" else socket.getaddrinfo
     )
-    caller: Any = Caller(max_response_bytes=4096, tls=tls, resolver=resolver)
+    caller: Any = Caller(max_response_bytes=4096, resolver=resolver)
     if point == "connected":  # and, with https, past the handshake
         caller._hosts.open = then_stop(caller._hosts.open)
     if point == "first_piece":

@@ -128,6 +128,7 @@ def test_a_topic_is_added_changed_and_shown(api: Client) -> None:
         "max_dispatches_per_second": 8,
         "retention_ms": 90_000,
         "paused": False,
+        "secret_num": 0,
         "counts": {"pending": 0, "succeeded": 0, "cancelled": 0, "dead": 0},
     }
     api.result("/topic/update", topic_name="mail", retry=[], business=None)

@@ -24,6 +24,7 @@ from worker.callback import Caller
 from worker.dns import Resolver
 from worker.judge import Answer, Failure
 from worker.request import Origin, Request, build
+from worker.trust import Trust
 
 ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 LIMIT = 64 << 10
@@ -519,8 +520,7 @@ def tls_server(certificate: Path) -> Iterator[Sink]:
 
 
 def test_tls(tls_server: Sink, certificate: Path) -> None:
-    trusting = ssl.create_default_context(cafile=str(certificate))
-    caller = Caller(max_response_bytes=LIMIT, tls=trusting)
+    caller = Caller(max_response_bytes=LIMIT, trust=Trust(str(certificate)))
     for _ in range(3):
         assert caller(request(tls_server.url)) == Answer(200, b"{}")
     assert tls_server.connections == 1
@@ -542,7 +542,7 @@ def reset(sock: socket.socket) -> None:
 
 @pytest.fixture
 def trusting(certificate: Path) -> Iterator[Caller]:
-    made = Caller(max_response_bytes=LIMIT, tls=ssl.create_default_context(cafile=str(certificate)))
+    made = Caller(max_response_bytes=LIMIT, trust=Trust(str(certificate)))
     yield made
     made.close()
 
@@ -604,8 +604,7 @@ def test_a_certificate_nobody_vouches_for(caller: Caller, tls_server: Sink) -> N
 
 
 def test_a_certificate_of_another_name(tls_server: Sink, certificate: Path) -> None:
-    trusting = ssl.create_default_context(cafile=str(certificate))
-    caller = Caller(max_response_bytes=LIMIT, tls=trusting)
+    caller = Caller(max_response_bytes=LIMIT, trust=Trust(str(certificate)))
     result = caller(request(f"https://localhost:{tls_server.port}/"))
     assert isinstance(result, Failure)
     assert "localhost" in result.reason

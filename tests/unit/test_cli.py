@@ -17,6 +17,7 @@ from soraka.config import TopicsConfig
 from soraka.message import Topic
 from soraka.process import listen
 from soraka.rpc import RpcServer
+from soraka.signing import new_secret
 from soraka.topics import Topics
 
 CLUSTER = {
@@ -111,6 +112,30 @@ def test_all_settings_can_be_given_and_are_shown(topics: Topics) -> None:
     assert done.exit_code == 0
     listed = json.loads(CliRunner().invoke(cli.main, ["topic", "list"]).output)
     assert listed == shown | {"weigh_by": "instance", "max_concurrent_dispatches": 0}
+
+
+def test_a_secret_is_printed_once_and_counted_after_that(topics: Topics) -> None:
+    topics.add(Topic(name="orders"))
+    made = CliRunner().invoke(cli.main, ["topic", "add-secret", "orders"]).output.strip()
+    assert topics.find("orders").secrets == (made,)
+    own = new_secret()
+    done = CliRunner().invoke(cli.main, ["topic", "add-secret", "orders", "--given"], input=own)
+    assert (done.exit_code, done.output) == (0, "added to orders\n")
+    assert topics.find("orders").secrets == (own, made)
+    for command in (["get", "orders"], ["list"]):
+        shown = CliRunner().invoke(cli.main, ["topic", *command]).output
+        assert json.loads(shown)["secret_num"] == 2
+        assert "whsec_" not in shown
+    done = CliRunner().invoke(cli.main, ["topic", "add-secret", "orders"])
+    assert done.output == "Error: topic_name: topic 'orders' has two secrets already; remove one\n"
+    done = CliRunner().invoke(cli.main, ["topic", "remove-secret", "orders", "older"])
+    assert (done.exit_code, done.output) == (0, "removed from orders\n")
+    assert topics.find("orders").secrets == (own,)
+    done = CliRunner().invoke(
+        cli.main, ["topic", "add-secret", "orders", "--given"], input="secret"
+    )
+    assert done.exit_code == 1
+    assert done.output == "Error: secret: must be whsec_ and 24 to 64 bytes in base64\n"
 
 
 def test_get_of_a_topic_that_is_not_there(topics: Topics) -> None:

@@ -22,6 +22,7 @@ from tests.servers import Server
 from tests.unit.sinks import Sink, eventually, sink
 from worker.callback import Caller
 from worker.loop import Loop
+from worker.trust import Trust
 
 TTR_MS = 700
 MARGIN_MS = 300
@@ -44,27 +45,34 @@ def store(redis_server: Server) -> Iterator[RedisStore]:
 
 
 @pytest.fixture(scope="module")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of localhost; its key is beside it."""
     folder = tmp_path_factory.mktemp("tls")
     key, certificate = folder / "key.pem", folder / "cert.pem"
-    _openssl(key, certificate)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    return context
-
-
-def _openssl(key: Path, certificate: Path) -> None:
     command = f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
-        -subj /CN=localhost -keyout {key} -out {certificate}"
+        -subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout {key} -out {certificate}"
     subprocess.run(command.split(), check=True, capture_output=True)
+    return certificate
+
+
+@pytest.fixture(scope="module")
+def tls(certificate: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, certificate.with_name("key.pem"))
+    return context
 
 
 @contextmanager
 def worker(
-    url: str, point: str, then: str = "go_on", margin_ms: int = MARGIN_MS
+    url: str,
+    point: str,
+    then: str = "go_on",
+    margin_ms: int = MARGIN_MS,
+    authority: Path | None = None,
 ) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [sys.executable, "-c", WORKER, url, ZOMBIE, point, then, str(margin_ms)],
+        env={**os.environ, "SSL_CERT_FILE": str(authority)} if authority else None,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -77,8 +85,8 @@ def worker(
 
 
 @contextmanager
-def heir(store: RedisStore) -> Iterator[None]:
-    caller = Caller(max_response_bytes=4096, tls=ssl._create_unverified_context())
+def heir(store: RedisStore, authority: Path | None = None) -> Iterator[None]:
+    caller = Caller(max_response_bytes=4096, trust=Trust(str(authority or "")))
     config = WorkerConfig(page_ms=50, horizon_ms=1000)
     loop = Loop(owner=HEIR, store=store, clock=store, call=caller, config=config)
     loop.start()
@@ -126,11 +134,16 @@ def state(store: RedisStore, msg_id: str) -> State | None:
 @pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
 @pytest.mark.parametrize("point", POINTS)
 def test_one_stopped_for_longer_than_its_lease_sends_nothing(
-    store: RedisStore, redis_server: Server, tls: ssl.SSLContext, point: str, secure: bool
+    store: RedisStore,
+    redis_server: Server,
+    certificate: Path,
+    tls: ssl.SSLContext,
+    point: str,
+    secure: bool,
 ) -> None:
     with (
         sink(tls=tls if secure else None) as server,
-        worker(redis_server.url, point, "stop_again") as zombie,
+        worker(redis_server.url, point, "stop_again", authority=certificate) as zombie,
     ):
         msg_id = submit(store, server, point)
         eventually(lambda: is_stopped(zombie), 15)
@@ -146,7 +159,7 @@ def test_one_stopped_for_longer_than_its_lease_sends_nothing(
         gevent.sleep(0.1)
         assert server.seen == []
         assert store.assign([Move(msg_id, ZOMBIE, HEIR)]) != [None]
-        with heir(store):
+        with heir(store, certificate):
             eventually(lambda: state(store, msg_id) is State.SUCCEEDED, 10)
         assert [seen.headers["soraka-attempt"] for seen in server.seen] == ["2"]
 

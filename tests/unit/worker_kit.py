@@ -109,6 +109,7 @@ class Rig:
                 "topic_limit",
                 "topic_rate",
                 "is_paused",
+                "signer",
                 "shards",
             )
             if name in options
