@@ -12,7 +12,6 @@ import requests
 
 from soraka.client import Client, MessageNotFound, TopicNotFound
 from tests.acceptance.conftest import cluster_addresses
-from tests.acceptance.conftest import sink as sink
 from tests.acceptance.deployments import Cluster, Process, free_port
 from tests.acceptance.sink import wait_until
 
@@ -56,6 +55,13 @@ class Behind:
         for port, _ in self.cluster.receives:
             wait_until(lambda p=port: _is_ready(p), 40, self.cluster.output)
 
+    def add_topic(self, topic: str) -> None:
+        """As an operator does."""
+        self.cluster.soraka("topic", "add", topic)
+        for port, _ in self.cluster.receives:
+            with Client(f"http://127.0.0.1:{port}", token=self.token) as client:
+                wait_until(lambda c=client: _knows(c, topic), 10)
+
     def counted(self, sample: str) -> float:
         """The sum over both receives of what in `/metrics` begins so."""
         total = 0.0
@@ -66,7 +72,7 @@ class Behind:
         return total
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def behind(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Behind]:
@@ -86,10 +92,7 @@ def behind(
         cluster.start()
         behind = Behind(cluster, port, f"examples-{uuid.uuid4().hex[:8]}", token, other)
         behind.wait_answers()
-        cluster.soraka("topic", "add", behind.topic)
-        for http, _ in cluster.receives:
-            with Client(f"http://127.0.0.1:{http}", token=token) as client:
-                wait_until(lambda c=client: _knows(c, behind.topic), 10)
+        behind.add_topic(behind.topic)
         yield behind
     finally:
         proxy.kill()
