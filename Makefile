@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt lint types imports unit bench soak stack stack-down clean
+.PHONY: help run test test-alone test-beside check fmt lint types imports unit bench soak stack stack-down clean
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
@@ -17,7 +17,19 @@ run: .venv/ready ## Run soraka on the embedded default (ARGS='--data-dir DIR ...
 test: .venv/ready check ## Every check and every test, with the real servers
 	dev/stack install
 	CI=true $(BIN)/pytest tests/unit tests/contract -m timed $(ARGS)
-	CI=true $(BIN)/pytest -m 'not timed' --cov --cov-report=term:skip-covered --durations=25 $(ARGS)
+	rm -f .coverage .coverage.*
+	$(MAKE) --no-print-directory --jobs 2 --output-sync test-alone test-beside
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-covered
+	CI=true $(BIN)/pytest tests/faults --durations=15 $(ARGS)
+
+# Two halves that bear each other, and would not bear the faults.
+COVERED = CI=true COVERAGE_FILE=.coverage.$@ $(BIN)/pytest -m 'not timed' \
+	--cov --cov-report= --cov-fail-under=0 --durations=15 $(ARGS)
+test-alone:
+	$(COVERED) tests/unit tests/simulation tests/browser
+test-beside:
+	$(COVERED) tests/contract tests/acceptance
 
 check: lint types imports ## The checks that run nothing
 

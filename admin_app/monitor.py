@@ -1,7 +1,7 @@
 """Series by minute or hour, as people look at them. Ports only."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from soraka.errors import InvalidParams
@@ -16,6 +16,7 @@ LAST_MS = 1 << 48
 LATE_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000, 60_000)
 """Upper ends of the lateness buckets; one more has what is later."""
 _LATE: dict[str, int | None] = {f"late_le_{ms}": ms for ms in LATE_MS} | {"late_le_inf": None}
+FLOW = ("called", "flow_ms", "callback_ms")
 COUNTS = ("accepted", "called", "succeeded", "failed", "dead", "cancelled", "postponed")
 
 
@@ -72,7 +73,7 @@ class Monitor:
     ) -> list[MinutePoint]:
         """Every minute from `since` to `until`, in order, or every hour, as `step_ms` is; hours
         cost a sixtieth. No topic: of all. Raises InvalidParams, StoreUnavailable."""
-        values = self._stats(topic, since, until, step_ms)
+        values = self._stats(topic, since, until, step_ms, COUNTS)
         return [
             MinutePoint(minute, {name: got.get(name, 0) for name in COUNTS})
             for minute, got in values.items()
@@ -85,11 +86,12 @@ class Monitor:
 
     def flow(self, since: int, until: int, topic: str = "") -> list[FlowPoint]:
         """As `minutes`."""
-        return self.calls(since, until, topic).flow
+        values = self._stats(topic, since, until, MINUTE_MS, FLOW)
+        return [_flow(minute, got) for minute, got in values.items()]
 
     def lateness(self, since: int, until: int, topic: str = "") -> Lateness:
         """Over all of those minutes. Raises as `minutes`."""
-        return _lateness(self._stats(topic, since, until, MINUTE_MS))
+        return _lateness(self._stats(topic, since, until, MINUTE_MS, _LATE))
 
     def worker_days(self) -> list[WorkerDays]:
         """Of each live worker, the last seven days, today the last. Raises StoreUnavailable."""
@@ -108,7 +110,7 @@ class Monitor:
         return self._now_ms()
 
     def _stats(
-        self, topic: str, since: int, until: int, step_ms: int
+        self, topic: str, since: int, until: int, step_ms: int, names: Collection[str] = ()
     ) -> dict[int, Mapping[str, int]]:
         """Every minute (or hour) has its values, be it none."""
         series = _series(topic) if step_ms == MINUTE_MS else HOURLY + _series(topic)
@@ -117,7 +119,7 @@ class Monitor:
             raise InvalidParams(
                 "until", f"must be after since, by at most 8 days, and at most {LAST_MS}"
             )
-        got = self._archive.stats(series, first, until)
+        got = self._archive.stats(series, first, until, names)
         return {begin: got.get(begin, {}) for begin in range(first, until, step_ms)}
 
 

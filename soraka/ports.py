@@ -5,7 +5,7 @@ tests in `tests/contract/`. Driver errors never pass a port: a server that does 
 time raises the `Unavailable` of its port, and the effect of that call is then unknown.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -181,7 +181,8 @@ class Claim(NamedTuple):
     FIRE: call it now; `at` is the end of the lease, `attempt` its number, `due_at` is the due time
     of this attempt, `body` the encoded message. `tries` counts the attempts from 1, released ones
     left out: it is what a retry schedule goes by and what the callback is told. `releases` is how
-    often it was RELEASED, since it was redriven last.
+    often it was RELEASED, since it was redriven last. `life` is that of the server which gave the
+    lease, see `Store.life`.
     LATER: not due, or held back; `at` is when it may be claimed. BUSY: another lease runs; `at`
     is its end. GONE: finished, or no such message. UNKNOWN: the shard it lives in did not answer,
     or has restarted and no one has vouched for it yet; ask again. In these four the rest is empty.
@@ -194,6 +195,7 @@ class Claim(NamedTuple):
     body: bytes = b""
     tries: int = 0
     releases: int = 0
+    life: str = ""
 
     @property
     def lease(self) -> Lease:
@@ -297,6 +299,11 @@ class Store(Protocol):
         """Takes a lease of ttr + margin on each that is due; one answer each, in order.
 
         UNKNOWN for those whose shard alone is out of reach; StoreUnavailable when all are."""
+
+    def life(self, msg_id: str) -> str:
+        """Names the present life of the server that holds this message, with all of its shard.
+        What another life than that has answered may be lost: a claim of it stands no more for
+        sure. '' where nothing is lost with a process."""
 
     def settle(self, outcomes: Sequence[Outcome]) -> list[bool]:
         """Ends attempts. False: stale, the attempt is not the current one or the message is
@@ -469,9 +476,11 @@ class StoreArchive(Protocol):
         a sample that may have been added already is lost rather than counted twice. Raises
         StoreUnavailable when that holds of all. Samples are kept for STATS_MS at least."""
 
-    def stats(self, series: str, since: int, until: int) -> Mapping[int, Mapping[str, int]]:
-        """By minute from `since` on and before `until`, the values that were added; minutes
-        without any are left out."""
+    def stats(
+        self, series: str, since: int, until: int, names: Collection[str] = ()
+    ) -> Mapping[int, Mapping[str, int]]:
+        """By minute from `since` on and before `until`, the values that were added, or those with
+        `names` alone, which costs less; minutes without any are left out."""
 
 
 HISTORY_LENGTH = 40

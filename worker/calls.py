@@ -44,8 +44,6 @@ OnRelease = Callable[[Why], None]
 
 GATE_SHARE = 0.8
 """Of what a lease leaves beyond the call, the part that may be spent at the gate."""
-SURE_S = 0.02
-"""In so short a time no store has lost a claim, come back and confirmed a cancel."""
 _PAUSED = Refusal(Why.PAUSED, 0, "the topic is paused")
 
 
@@ -78,17 +76,15 @@ class Calls:
         self._on_done = on_done
         self._on_release = on_release
 
-    def run(self, msg_id: str, claim: Claim, asked: float) -> Settling:
-        """Makes the call if host, topic and lease allow it. Raises nothing of the outside world.
-
-        `asked` is when the claim was asked for, on the monotonic clock."""
+    def run(self, msg_id: str, claim: Claim) -> Settling:
+        """Makes the call if host, topic and lease allow it. Raises nothing of the outside world."""
         try:
             message = wire.decode_message(claim.body)
         except DecodeError as exc:
             return self._done(msg_id, claim, Done("", Ended.DEAD, str(exc)), 0)
-        return self._with(message, claim, asked)
+        return self._with(message, claim)
 
-    def _with(self, message: Message, claim: Claim, asked: float) -> Settling:
+    def _with(self, message: Message, claim: Claim) -> Settling:
         if self._is_paused(message.topic):
             return self._released(message, claim, _PAUSED)
         try:
@@ -107,7 +103,7 @@ class Calls:
             return self._released(message, claim, ticket)
         result: Answer | Failure | Refusal | None = None
         try:
-            result = self._lost(message, request, claim, asked)
+            result = self._lost(message, request, claim)
             began, started_at = time.monotonic(), self._clock.now_ms()
             result = result or self._within_lease(message, request, claim)
         finally:
@@ -118,12 +114,10 @@ class Calls:
         duration_ms = int((time.monotonic() - began) * 1000)
         return self._ended(message, claim, result, started_at, duration_ms)
 
-    def _lost(
-        self, message: Message, request: Request, claim: Claim, asked: float
-    ) -> Refusal | None:
-        """Why the claim may stand no more; asked only of one that is not quite new."""
+    def _lost(self, message: Message, request: Request, claim: Claim) -> Refusal | None:
+        """Why the claim may stand no more."""
         wait_s = self._spare_ms(request, claim) / 1000
-        if time.monotonic() - asked <= SURE_S or wait_s < 0:
+        if wait_s < 0:
             return None
         if self._standing.stands(message.msg_id, claim, wait_s):
             return None

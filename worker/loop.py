@@ -84,12 +84,13 @@ class Loop:
             Breakers(config.breaker_failures, config.breaker_open_ms),
             Rates(topic_rate),
         )
+        self._standing = Standing(store, shards, self._greenlets)
         self._calls = Calls(
             worker=owner,
             clock=clock,
             call=call,
             admission=self._admission,
-            standing=Standing(store, shards, self._greenlets),
+            standing=self._standing,
             is_paused=is_paused,
             signer=signer,
             on_fire=on_fire,
@@ -324,7 +325,8 @@ class Loop:
         if claim.kind is ClaimKind.FIRE:
             self._paces.forget(msg_id)
             self._calling += 1
-            self._greenlets.spawn(self._make_call, msg_id, claim, asked)
+            self._standing.claimed(msg_id, claim, asked)
+            self._greenlets.spawn(self._make_call, msg_id, claim)
             return
         self._busy.discard(msg_id)
         if claim.kind is ClaimKind.GONE:
@@ -340,10 +342,10 @@ class Loop:
         for msg_id in msg_ids:
             self._timer.push(msg_id, now)
 
-    def _make_call(self, msg_id: str, claim: Claim, asked: float) -> None:
+    def _make_call(self, msg_id: str, claim: Claim) -> None:
         settling = None
         try:
-            settling = self._calls.run(msg_id, claim, asked)
+            settling = self._calls.run(msg_id, claim)
         except Exception:  # a defect in one call
             log.exception("call.failed", extra={"msg_id": msg_id})
         finally:

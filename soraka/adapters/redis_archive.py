@@ -1,7 +1,7 @@
 """The archive in Redis: messages by topic and state, their history, samples."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import gevent
@@ -132,12 +132,15 @@ class RedisArchive(RedisShards):
             if part:
                 yield shard, part
 
-    def stats(self, series: str, since: int, until: int) -> Mapping[int, Mapping[str, int]]:
+    def stats(
+        self, series: str, since: int, until: int, names: Collection[str] = ()
+    ) -> Mapping[int, Mapping[str, int]]:
         found: dict[int, dict[str, int]] = {}
         shard = self._shard_of(series)
-        (names,) = self._redis.read([(shard, ("SMEMBERS", f"{prefix(shard)}yn:{series}"))])
+        (known,) = self._redis.read([(shard, ("SMEMBERS", f"{prefix(shard)}yn:{series}"))])
+        wanted = [name for name in sorted(map(bytes.decode, known)) if not names or name in names]
         spans = range(since // SPAN_MS, -(-until // SPAN_MS))
-        hashes = [(span, name.decode()) for span in spans for name in sorted(names)]
+        hashes = [(span, name) for span in spans for name in wanted]
         for at in range(0, len(hashes), HASHES_AT_ONCE):
             part = hashes[at : at + HASHES_AT_ONCE]
             keys = (f"{prefix(shard)}y:{series}:{span}:{name}" for span, name in part)

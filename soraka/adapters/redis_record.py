@@ -25,10 +25,10 @@ def new_record(new: NewMessage) -> bytes:
     return b"".join((head, owner, topic, new.body))
 
 
-def claim_of(kind: int, rest: int | bytes) -> Claim:
-    """Source: a pair of `lua/claim.lua`."""
+def claim_of(kind: int, rest: int | bytes, life: str) -> Claim:
+    """Source: a pair of `lua/claim.lua`, and the era it begins with."""
     if kind == _FIRE:
-        return _fire(bytes(rest))
+        return _fire(bytes(rest), life)
     return Claim(_KINDS[kind], int(rest)) if kind else _EMPTY
 
 
@@ -58,9 +58,9 @@ def history_in(raw: bytes) -> list[Attempt]:
     return history_of(_parts(raw)[-1])
 
 
-def _fire(raw: bytes) -> Claim:
+def _fire(raw: bytes, life: str) -> Claim:
     _, due, _, lease, attempt, tries, releases, *_ = HEAD.unpack_from(raw)
-    return Claim(ClaimKind.FIRE, lease, attempt, due, _parts(raw)[4], tries, releases)
+    return Claim(ClaimKind.FIRE, lease, attempt, due, _parts(raw)[4], tries, releases, life)
 
 
 def _parts(raw: bytes) -> tuple[bytes, ...]:

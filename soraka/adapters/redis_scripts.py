@@ -21,6 +21,7 @@ _PARTS = {
     "assign": ("#!lua flags=allow-oom", ("common",)),
     "rewind": ("#!lua flags=allow-oom", ("common",)),
     "adopt": ("#!lua flags=allow-oom", ("common",)),
+    "life": ("#!lua flags=allow-oom", ("common", "era")),
     "vouch": ("#!lua flags=allow-oom", ("common", "era")),
     "owners": ("#!lua flags=allow-oom", ("common",)),
     "search": ("#!lua flags=allow-oom", ("common",)),

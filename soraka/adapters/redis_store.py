@@ -159,6 +159,10 @@ class RedisStore(RedisArchive, RedisKeys):
         replies = self._redis.run_some("claim", calls)
         return in_order(by_shard, list(map(_claims, replies, by_shard.values())))
 
+    def life(self, msg_id: str) -> str:
+        (era,) = self._redis.run("life", [(self._shard_of(msg_id), ())])
+        return str(era.decode())
+
     def settle(self, outcomes: Sequence[Outcome]) -> list[bool]:
         head = (self._clock(), self._retention_ms, self._dead_retention_ms)
         return [bool(reply) for reply in self._each("settle", head, outcomes, outcome_args)]
@@ -277,7 +281,8 @@ def _claims(reply: list[Any] | None, at: Sequence[int]) -> list[Claim]:
     """Source: a reply of `claim`; None when the shard did not answer."""
     if reply is None:
         return [_UNKNOWN] * len(at)
-    return list(map(claim_of, reply[::2], reply[1::2]))
+    life = reply[0].decode()
+    return [claim_of(kind, rest, life) for kind, rest in pairs(reply[1:])]
 
 
 def _by_owner(replies: Iterable[Sequence[Any] | None]) -> dict[str, int]:

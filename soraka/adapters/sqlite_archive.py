@@ -1,7 +1,7 @@
 """The archive in SQLite: messages by topic and state, their history, samples."""
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -137,12 +137,15 @@ class SqliteArchive(SqliteWork):
         self._on_thread(work)
         return NotAdded()
 
-    def stats(self, series: str, since: int, until: int) -> Mapping[int, Mapping[str, int]]:
+    def stats(
+        self, series: str, since: int, until: int, names: Collection[str] = ()
+    ) -> Mapping[int, Mapping[str, int]]:
         by_minute: dict[int, dict[str, int]] = {}
         for begin in range(since, until, READ_AT_ONCE_MS):
             end = min(until, begin + READ_AT_ONCE_MS)
             for minute, name, value in self._query(_SAMPLES, (series, begin, end)):
-                by_minute.setdefault(minute, {})[name] = value
+                if not names or name in names:
+                    by_minute.setdefault(minute, {})[name] = value
             gevent.sleep(0)
         return by_minute
 

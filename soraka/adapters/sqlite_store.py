@@ -107,6 +107,10 @@ class SqliteStore(SqliteArchive, SqliteKeys):
     def claim(self, msg_ids: Sequence[str]) -> list[Claim]:
         return self._run(lambda rows: [self._claim(rows, msg_id) for msg_id in msg_ids])
 
+    def life(self, msg_id: str) -> str:  # noqa: ARG002 -- the port's
+        """None: what ends this process ends its calls, too."""
+        return ""
+
     def settle(self, outcomes: Sequence[Outcome]) -> list[bool]:
         def work(rows: Rows) -> list[bool]:
             answers = [self._settle(rows, outcome) for outcome in outcomes]

@@ -528,7 +528,7 @@ def test_claims_come_in_order(store: FullStore, clock: TurnedClock) -> None:
     assert answers == [
         Claim(BUSY, lease.at),
         Claim(GONE),
-        Claim(FIRE, clock.now + LEASE, 1, due.due_at, encode(due), 1),
+        Claim(FIRE, clock.now + LEASE, 1, due.due_at, encode(due), 1, 0, store.life(due.msg_id)),
         Claim(LATER, later.due_at),
     ]
     assert store.claim([]) == []

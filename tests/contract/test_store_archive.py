@@ -497,6 +497,9 @@ def test_samples_add_up(store: FullStore, clock: TurnedClock) -> None:
         minute - MINUTE: {"failed": 1},
         minute: {"called": 12, "lateness:10": 1},
     }
+    assert store.stats("a", minute - HOUR, minute + 1, ["failed", "other"]) == {
+        minute - MINUTE: {"failed": 1}
+    }
     assert store.stats("a", minute - HOUR, minute) == {minute - MINUTE: {"failed": 1}}
     assert store.stats("b", minute, minute + MINUTE) == {minute: {"called": 9}}
     assert store.stats("c", minute, minute + MINUTE) == {}

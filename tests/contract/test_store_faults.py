@@ -239,6 +239,19 @@ def test_redis_forgets_the_index_of_dead_letters_past_their_retention(
         assert admin.zrange("{0}:dead", 0, -1) == [second.msg_id.encode()]
 
 
+def test_each_start_of_redis_is_another_life(store: RedisStore, redis_server: Server) -> None:
+    m = message(store.now_ms())
+    put(store, m)
+    (claim,) = store.claim([m.msg_id])
+    assert claim.life
+    assert store.life(m.msg_id) == claim.life
+    redis_server.kill()
+    with pytest.raises(StoreUnavailable):
+        store.life(m.msg_id)
+    redis_server.start()
+    assert store.life(m.msg_id) not in ("", claim.life)
+
+
 def test_a_settle_from_before_a_lost_claim_leaves_the_next_alone(
     store: RedisStore, admin: "redis.Redis"
 ) -> None:
@@ -320,6 +333,31 @@ def test_entries_that_a_cut_aof_has_left_are_put_right(
         put_right()
         held = {state: n for state, n in store.counts()[TOPIC].items() if n}
         assert held == {State.PENDING: 1, State.CANCELLED: 2}
+
+
+def test_a_patch_fits_the_record_that_a_script_cut_off_has_left(
+    store: RedisStore, redis_server: Server, admin: "redis.Redis"
+) -> None:
+    """The load after next runs the first write of a script cut off, once more, before what came
+    later: here a claim of a message that had a reason and a history by that first write."""
+    m = message(store.now_ms())
+    put(store, m)
+    key = f"{{{crc32(m.msg_id.encode()) % 4}}}:m:{m.msg_id}"
+    (claim,) = store.claim([m.msg_id])
+    before = admin.dump(key)
+    assert store.settle([Outcome(m.msg_id, claim.lease, Ended.RETRY, 0, "HTTP 500")]) == [True]
+    cut_off = admin.get(key)
+    admin.restore(key, 0, before, replace=True)
+    assert store.settle([Outcome(m.msg_id, claim.lease, Ended.RELEASED)]) == [True]
+    (again,) = store.claim([m.msg_id])
+    patch = newest_aof(redis_server).read_bytes().rpartition(b"SETRANGE\r\n")[2]
+    size = int(patch.split(b"\r\n")[4][1:])
+    admin.set(key, cut_off)
+    admin.setrange(key, 0, patch.split(b"\r\n", 5)[5][:size])
+    (stored,) = store.get([m.msg_id])
+    assert stored is not None
+    assert (stored.message, stored.lease_until) == (m, again.at)
+    assert store.settle([Outcome(m.msg_id, again.lease, Ended.SUCCEEDED)]) == [True]
 
 
 def test_held_back_is_what_the_record_says_whatever_a_cut_aof_has_left(

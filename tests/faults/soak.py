@@ -226,6 +226,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     parser.add_argument("--rate", type=float, default=300, help="operations per second")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is ended, too
     folder = Path(tempfile.mkdtemp(prefix="soraka-soak-"))
     print(f"seed {given.seed}, {given.minutes:g} minutes, in {folder}", flush=True)
     if soak(folder, minutes=given.minutes, seed=given.seed, rate=given.rate):

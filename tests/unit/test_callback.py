@@ -52,12 +52,6 @@ def caller() -> Iterator[Caller]:
     made.close()
 
 
-@pytest.fixture
-def server() -> Iterator[Sink]:
-    with sink() as made:
-        yield made
-
-
 def timed(caller: Caller, what: Request) -> tuple[Answer | Failure, float]:
     """The result, and the duration in ms."""
     start = time.monotonic()

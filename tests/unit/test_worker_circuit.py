@@ -4,7 +4,6 @@ import logging
 import socket
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 
 import gevent
 import pytest
@@ -12,25 +11,12 @@ from gevent.server import StreamServer
 
 from soraka.message import State
 from soraka.ports import Ended
-from tests.unit.sinks import Sink, eventually, ok, sink
+from tests.unit.sinks import Sink, eventually, ok
 from tests.unit.worker_kit import Rig, after, calls
 from worker.admission import Why
 
 # Run without coverage, which would take most of the time that is measured here.
 pytestmark = pytest.mark.timed
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    made = Rig(tmp_path / "store.db")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def server() -> Iterator[Sink]:
-    with sink() as made:
-        yield made
 
 
 class Gone:

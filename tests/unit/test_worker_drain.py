@@ -26,7 +26,7 @@ from soraka.rpc import RpcClient, parse_address
 from soraka.wiring import Parts
 from tests.acceptance.deployments import free_port
 from tests.contract.store_kit import uuid7
-from tests.unit.sinks import Sink, eventually, sink
+from tests.unit.sinks import Sink, eventually
 from tests.unit.worker_kit import after, calls
 from worker.leave import QUIET_S, handed_over
 from worker.main import Worker
@@ -117,12 +117,6 @@ class House:
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[House]:
     with closing(House(tmp_path)) as made:
-        yield made
-
-
-@pytest.fixture
-def server() -> Iterator[Sink]:
-    with sink() as made:
         yield made
 
 

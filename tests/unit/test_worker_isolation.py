@@ -4,7 +4,6 @@ import socket
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 from gevent.server import StreamServer
@@ -40,19 +39,6 @@ class Mute:
     def close(self) -> None:
         self._server.stop(timeout=0.1)
         self._listener.close()
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    made = Rig(tmp_path / "store.db")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def server() -> Iterator[Sink]:
-    with sink() as made:
-        yield made
 
 
 def flow(rig: Rig, server: Sink, start_ms: int, length_ms: int) -> list[str]:

@@ -33,19 +33,6 @@ from worker.settle import Settling
 pytestmark = pytest.mark.timed
 
 
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    made = Rig(tmp_path / "store.db")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def server() -> Iterator[Sink]:
-    with sink() as made:
-        yield made
-
-
 # --------------------------------------------------------------- when
 
 

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import gevent
@@ -18,13 +17,6 @@ from worker.admission import Why
 from worker.topics import TopicRules
 
 PARKED = parked_owner("orders")
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    made = Rig(tmp_path / "store.db")
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import gevent
 import pytest
@@ -12,23 +11,10 @@ import idl
 from soraka.message import State
 from soraka.process import listen
 from soraka.rpc import RpcClient, RpcServer
-from tests.unit.sinks import Sink, eventually, sink
+from tests.unit.sinks import Sink, eventually
 from tests.unit.worker_kit import Rig, after
 from worker.load import Cpu, memory_bytes
 from worker.rpc import Handler
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    made = Rig(tmp_path / "store.db")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def server() -> Iterator[Sink]:
-    with sink() as made:
-        yield made
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """Claims that the shard of a message does not answer, while others are."""
 
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
 import gevent
 import pytest
@@ -12,7 +10,7 @@ from soraka.config import WorkerConfig
 from soraka.message import Callback, State
 from tests.contract.store_kit import message, put, redis_store
 from tests.servers import Server
-from tests.unit.sinks import Sink, eventually, ok, sink
+from tests.unit.sinks import Sink, eventually, ok
 from tests.unit.worker_kit import OWNER, Rig, after, calls
 from worker.again import shard_of
 from worker.callback import Caller
@@ -20,19 +18,6 @@ from worker.loop import Loop
 
 # Run without coverage, which would take most of the time that is measured here.
 pytestmark = pytest.mark.timed
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    made = Rig(tmp_path / "store.db")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def server() -> Iterator[Sink]:
-    with sink() as made:
-        yield made
 
 
 def test_one_in_the_dark_is_asked_about_again_and_called_when_it_is_back(

@@ -1,8 +1,9 @@
 -- ARGV: clock, margin, then message ids.
--- Returns two for each: 0 '' gone, 1 due, 2 end of the other's lease, 3 the record as claimed,
+-- Returns the era, then two for each: 0 '' gone, 1 due, 2 end of the other's lease, 3 the record as claimed,
 -- without its history.
 -- Fails, and does nothing, while nobody has vouched for this server: it may have lost a cancel.
-if not is_vouched_for() then
+local present = era()
+if not is_vouched_for(present) then
   return redis.error_reply('UNVOUCHED it has restarted and is not vouched for yet')
 end
 
@@ -27,7 +28,7 @@ local function claim(r)
   return FIRE, head(r) .. string.sub(r.raw, HEAD_SIZE + 1, body_end(r))
 end
 
-local replies = {}
+local replies = {present}
 for i = 3, #ARGV do
   local kind, rest = claim(load(ARGV[i]))
   replies[#replies + 1], replies[#replies + 2] = kind, rest

@@ -24,10 +24,13 @@
 -- writes of that script in the file, and the load after the next runs them (seen on 7.0.15).
 -- So any first part of a script, run once more before what came later, must lose nothing.
 --
--- HEAD is patched in place by claim and settle, and the history grows at the end, so that the AOF
--- grows by 69 bytes and an attempt and not by the body. redis_record.py has the same layout.
+-- The first part of HEAD is patched in place by claim and settle, and the history grows at the end,
+-- so that the AOF grows by 43 bytes and an attempt and not by the body. The sizes are written with
+-- what they measure alone: a patch fits any record of its message, also one of a script cut off.
+-- redis_record.py has the same layout.
 local PREFIX = KEYS[1]
-local HEAD, HEAD_SIZE = '<BI8I8I8I4I4HI8I8HI4I4I4I4', 69
+local CHANGING, SIZES = '<BI8I8I8I4I4HI8', '<I8HI4I4I4I4'
+local HEAD, HEAD_SIZE = CHANGING .. string.sub(SIZES, 2), 69
 local PENDING, SUCCEEDED, CANCELLED, DEAD = 0, 1, 2, 3
 local PARKED = '~' -- begins the owners of the messages of paused topics
 -- Verdicts kept per message, and commands kept at the door of an unknown one.
@@ -39,9 +42,14 @@ local function clock()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+local function changing(r)
+  return struct.pack(CHANGING, r.state, r.due, r.not_before, r.lease, r.attempt, r.tries, r.releases,
+    r.finished)
+end
+
 local function head(r)
-  return struct.pack(HEAD, r.state, r.due, r.not_before, r.lease, r.attempt, r.tries, r.releases,
-    r.finished, r.ttr, r.owner_size, r.topic_size, r.commands_size, r.reason_size, r.body_size)
+  return changing(r) .. struct.pack(SIZES, r.ttr, r.owner_size, r.topic_size, r.commands_size,
+    r.reason_size, r.body_size)
 end
 
 -- The record of a message, or nil. `commands`, `reason`, `body`, `history` only after unfold().
@@ -75,7 +83,7 @@ local function unfold(r)
 end
 
 local function save_head(r)
-  redis.call('SETRANGE', PREFIX .. 'm:' .. r.id, 0, head(r))
+  redis.call('SETRANGE', PREFIX .. 'm:' .. r.id, 0, changing(r))
 end
 
 -- After unfold() only. A record that expires is kept for good by this, unless `how` says so.

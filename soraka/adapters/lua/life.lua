@@ -1,0 +1,2 @@
+-- ARGV: none. Returns the present era.
+return era()
