@@ -1,5 +1,6 @@
 """Two receives behind nginx's stream proxy, on the real servers, with tokens."""
 
+import os
 import shutil
 import subprocess
 import uuid
@@ -14,6 +15,7 @@ from soraka.client import Client, MessageNotFound, TopicNotFound
 from tests.acceptance.conftest import cluster_addresses
 from tests.acceptance.deployments import Cluster, Process, free_port
 from tests.acceptance.sink import wait_until
+from tests.clients.programs import CLIENTS
 
 STREAM = """\
 load_module /usr/lib/nginx/modules/ngx_stream_module.so;
@@ -70,6 +72,15 @@ class Behind:
             lines = [line for line in text.splitlines() if line.startswith(sample)]
             total += sum(float(line.rpartition(" ")[2]) for line in lines)
         return total
+
+
+@pytest.fixture(scope="package", autouse=True)
+def built() -> None:
+    if any(not Path(command[-1]).exists() for command in (CLIENTS["cpp"], CLIENTS["go"])):
+        missing = "the examples are not built: run make test-clients"
+        if os.environ.get("CI"):
+            pytest.fail(missing, pytrace=False)
+        pytest.skip(missing)
 
 
 @pytest.fixture(scope="package")

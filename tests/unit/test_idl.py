@@ -157,3 +157,27 @@ def test_a_version_and_comments_are_no_change(tmp_path: Path) -> None:
     )
     assert not changed(old, new)
     assert breaks(old, new) == []
+
+
+PROTOCOL = (IDL.parent / "docs" / "protocol.md").read_text()
+SECTION = PROTOCOL.partition("\n## Thrift, receive")[2].partition("\n## The callback")[0]
+METHODS = idl.soraka.Soraka.thrift_services
+
+
+@pytest.mark.parametrize("struct", ["Submission", "Callback", "MessageInfo", "SubmitResult"])
+def test_the_protocol_tells_of_every_field(struct: str) -> None:
+    table = SECTION.partition(f"| {struct} |")[2].partition("\n\n")[0]
+    for number, (_, name, *_) in getattr(idl.soraka, struct).thrift_spec.items():
+        assert f"{number} `{name}`" in table
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_protocol_tells_of_every_argument_and_exception(method: str) -> None:
+    (row,) = [line for line in SECTION.splitlines() if line.startswith(f"| `{method}` |")]
+    (like,) = [line for line in SECTION.splitlines() if line.startswith("| `cancel` |")]
+    told = row.replace("as `cancel`", like)
+    for number, (_, name, *_) in getattr(idl.soraka.Soraka, f"{method}_args").thrift_spec.items():
+        assert f"{number} `{name}`" in row
+    result = getattr(idl.soraka.Soraka, f"{method}_result").thrift_spec
+    for number, (_, _, kind, _) in [item for item in result.items() if item[0]]:
+        assert f"{number} {kind.__name__}" in told
