@@ -2,6 +2,7 @@
 //
 // Shows each call and each error, then submits a message for each line of its standard input. A
 // token, if one is needed, is in SORAKA_TOKEN.
+#include <thrift/TApplicationException.h>
 #include <thrift/protocol/TBinaryProtocol.h>
 #include <thrift/transport/TBufferTransports.h>
 #include <thrift/transport/TSocket.h>
@@ -19,6 +20,7 @@
 #include "Soraka.h"
 
 using namespace soraka::client;
+using apache::thrift::TApplicationException;
 using apache::thrift::TException;
 using apache::thrift::protocol::TBinaryProtocol;
 using apache::thrift::transport::TFramedTransport;
@@ -75,6 +77,8 @@ class Connection {
       } catch (const Unavailable& error) {
         wait = milliseconds{error.retry_after};
         if (steady_clock::now() + wait > deadline) throw;
+      } catch (const TApplicationException&) {
+        throw;  // of another version of the IDL
       } catch (const TException& error) {
         if (!described(error).empty()) throw;
         // what was asked may have been done, or not; a late answer must not be the next

@@ -47,7 +47,8 @@ class Connection {
         await this.#open();
         return await this.#answer(ask(this.#client));
       } catch (error) {
-        if (isFinal(error)) throw error;
+        // the latter: of another version of the IDL
+        if (isFinal(error) || error instanceof thrift.Thrift.TApplicationException) throw error;
         if (error instanceof types.Unavailable) {
           wait = Number(error.retry_after);
         } else {

@@ -166,7 +166,7 @@ METHODS = idl.soraka.Soraka.thrift_services
 
 @pytest.mark.parametrize("struct", ["Submission", "Callback", "MessageInfo", "SubmitResult"])
 def test_the_protocol_tells_of_every_field(struct: str) -> None:
-    table = SECTION.partition(f"| {struct} |")[2].partition("\n\n")[0]
+    table = SECTION.partition(f"\n| {struct} | type |")[2].partition("\n\n")[0]
     for number, (_, name, *_) in getattr(idl.soraka, struct).thrift_spec.items():
         assert f"{number} `{name}`" in table
 

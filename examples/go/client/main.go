@@ -40,7 +40,8 @@ func call[T any](c *connection, ask func(*soraka.SorakaClient) (T, error)) (T, e
 	deadline := time.Now().Add(patience)
 	for pause := 100 * time.Millisecond; ; {
 		answer, err := once(c, ask)
-		if err == nil || described(err) != "" {
+		var other thrift.TApplicationException // of another version of the IDL
+		if err == nil || described(err) != "" || errors.As(err, &other) {
 			return answer, err
 		}
 		wait := pause

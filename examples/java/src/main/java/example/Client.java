@@ -5,6 +5,7 @@ import java.io.InputStreamReader;
 import java.nio.charset.StandardCharsets;
 import java.util.List;
 import java.util.stream.Collectors;
+import org.apache.thrift.TApplicationException;
 import org.apache.thrift.TException;
 import org.apache.thrift.protocol.TBinaryProtocol;
 import org.apache.thrift.transport.TSocket;
@@ -184,8 +185,8 @@ public final class Client {
           open();
           return call.ask(client);
         } catch (TException error) {
-          if (described(error) != null) {
-            throw error;
+          if (described(error) != null || error instanceof TApplicationException) {
+            throw error; // the latter: of another version of the IDL
           } else if (error instanceof Unavailable unavailable) {
             wait = unavailable.getRetry_after();
           } else {
