@@ -30,6 +30,7 @@ _PARTS = {
     "counts": ("#!lua flags=allow-oom", ("common",)),
     "backlog": ("#!lua flags=allow-oom", ("common",)),
     "keep": ("#!lua flags=allow-oom", ("common",)),
+    "keep_keys": ("#!lua", ("common",)),
     "add_stats": ("#!lua", ("common",)),
     "scan": ("#!lua flags=allow-oom", ("common", "era")),
 }

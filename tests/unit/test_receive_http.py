@@ -617,5 +617,5 @@ def test_the_openapi_document_names_every_operation_and_field(kit: Kit) -> None:
     }  # fmt: skip
     for operation in document["paths"][SUBMIT].values():
         assert set(operation["responses"]) == {
-            "200", "400", "404", "408", "409", "413", "500", "503"
+            "200", "400", "401", "403", "404", "408", "409", "413", "500", "503"
         }  # fmt: skip
