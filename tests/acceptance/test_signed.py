@@ -107,13 +107,13 @@ def test_receivers_go_over_to_a_new_secret_without_a_callback_they_must_refuse(
         msg_id = deployment.submit(
             topic, sink.url(path), delay_time=0, retry=[0], callback={"params": {"ö": "€"}}
         )
-        return sink.wait(msg_id, count)[-1]
+        return sink.wait(msg_id, count, 40)[-1]  # on Kafka the first of a topic takes a while
 
     def signatures() -> int:
         return len(called().headers.get("Webhook-Signature", "").split())
 
     def all_workers_have(count: int) -> None:
-        wait_until(lambda: all(signatures() == count for _ in range(4)))
+        wait_until(lambda: all(signatures() == count for _ in range(4)), 40)
 
     assert signatures() == 0
     secrets = Secrets(deployment, topic)
