@@ -84,7 +84,7 @@ class Loop:
             Breakers(config.breaker_failures, config.breaker_open_ms),
             Rates(topic_rate),
         )
-        self._standing = Standing(store, shards, self._greenlets)
+        self._standing = Standing(store, self._greenlets)
         self._calls = Calls(
             worker=owner,
             clock=clock,
@@ -325,7 +325,7 @@ class Loop:
         if claim.kind is ClaimKind.FIRE:
             self._paces.forget(msg_id)
             self._calling += 1
-            self._standing.claimed(msg_id, claim, asked)
+            self._standing.claimed(claim, asked)
             self._greenlets.spawn(self._make_call, msg_id, claim)
             return
         self._busy.discard(msg_id)
