@@ -175,24 +175,21 @@ def test_a_body_that_is_too_large(receiver: Receiver) -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_real_callbacks(language: str, behind: Behind, tmp_path: Path) -> None:
-    topic = f"{behind.topic}-{language}"
-    behind.add_topic(topic)
-    secret = behind.cluster.soraka("topic", "add-secret", topic).strip()
     knows, does_not = tmp_path / "right", tmp_path / "wrong"
     knows.mkdir()
     does_not.mkdir()
-    right = start(language, secret, knows)
+    right = start(language, behind.secret, knows)
     try:
         wrong = start(language, OTHER, does_not)
         try:
-            _call(behind, topic, right, wrong)
+            _call(behind, right, wrong)
         finally:
             wrong.program.close()
     finally:
         right.program.close()
 
 
-def _call(behind: Behind, topic: str, right: Receiver, wrong: Receiver) -> None:
+def _call(behind: Behind, right: Receiver, wrong: Receiver) -> None:
     with Client(behind.cluster.url, token=behind.token) as client:
 
         def state(msg_id: str) -> State | None:
@@ -201,9 +198,11 @@ def _call(behind: Behind, topic: str, right: Receiver, wrong: Receiver) -> None:
             except MessageNotFound:
                 return None
 
-        # a worker may not have the secret yet: refused, and sent again
-        good = client.submit(topic, right.url, params={"n": 1}, retry=[timedelta(seconds=0.2)] * 25)
-        bad = client.submit(topic, wrong.url, params={"n": 2}, retry=[])
+        def call(receiver: Receiver, number: int) -> str:
+            given = {"params": {"n": number}, "retry": [], "ttr": timedelta(seconds=10)}
+            return client.submit(behind.signed_topic, receiver.url, **given)
+
+        good, bad = call(right, 1), call(wrong, 2)
         wait_until(lambda: state(good) == State.SUCCEEDED, 30)
         assert right.program.line() == f'{good} {{"n":1}}'
         wait_until(lambda: state(bad) == State.DEAD, 30)
