@@ -11,10 +11,10 @@ import pytest
 import requests
 
 from soraka.tokens import Right, add
-from tests.acceptance.conftest import cluster_addresses
 from tests.acceptance.deployments import Cluster, Process, free_port
 from tests.acceptance.sink import wait_until
 from tests.clients.programs import CLIENTS
+from tests.servers import FullStack
 
 STREAM = """\
 load_module /usr/lib/nginx/modules/ngx_stream_module.so;
@@ -34,18 +34,17 @@ stream {{
     }}
 }}
 """
-APPEND_TIMEOUT_MS = 500
+APPEND_TIMEOUT_MS = 1000
 
 
 @dataclass(frozen=True)
 class Behind:
-    """What clients see: the proxy's `port`, two topics, the `secret` of one of them. One token has
-    all rights, the other has rights elsewhere."""
+    """What clients see: the proxy's `port`, a topic and its `secret`. One token has all rights,
+    the other has rights elsewhere."""
 
     cluster: Cluster
     port: int
     topic: str
-    signed_topic: str
     secret: str
     token: str
     token_of_another: str
@@ -60,13 +59,10 @@ class Behind:
             wait_until(lambda p=port: _is_ready(p), 40, self.cluster.output)
 
     def counted(self, sample: str) -> float:
-        """The sum over both receives of what in `/metrics` begins so."""
-        total = 0.0
-        for port, _ in self.cluster.receives:
-            text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
-            lines = [line for line in text.splitlines() if line.startswith(sample)]
-            total += sum(float(line.rpartition(" ")[2]) for line in lines)
-        return total
+        """The sum of what begins so in `/metrics` of the first receive."""
+        text = requests.get(f"{self.cluster.url}/metrics", timeout=5).text
+        lines = [line for line in text.splitlines() if line.startswith(sample)]
+        return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -79,17 +75,15 @@ def built() -> None:
 
 
 @pytest.fixture(scope="package")
-def behind(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Behind]:
+def behind(full_stack: FullStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Behind]:
     folder = tmp_path_factory.mktemp("clients")
     tokens = folder / "tokens.json"
-    settings = {
-        "SORAKA_RECEIVE_TOKENS": str(tokens),
-        "SORAKA_LOG_APPEND_TIMEOUT_MS": str(APPEND_TIMEOUT_MS),
-    }
-    cluster = Cluster(folder, cluster_addresses(request), settings, workers=1)
+    servers = {name: getattr(full_stack, name).url for name in ("redis", "kafka", "zookeeper")}
+    cluster = Cluster(folder, servers, {"SORAKA_RECEIVE_TOKENS": str(tokens)}, workers=1)
     cluster.add("receive", "receive1")
+    for name in ("receive", "receive1"):
+        environ = cluster.processes[name].environ
+        environ["SORAKA_LOG_APPEND_TIMEOUT_MS"] = str(APPEND_TIMEOUT_MS)
     token = add(tokens, "all", dict.fromkeys(Right, ("*",)))
     other = add(tokens, "other", dict.fromkeys(Right, ("other",)))
     port = free_port()
@@ -97,9 +91,8 @@ def behind(
     try:
         # before center starts: how soon it finds a new topic is another test's matter
         cluster.soraka("topic", "add", "examples")
-        cluster.soraka("topic", "add", "signed")
-        secret = cluster.soraka("topic", "add-secret", "signed").strip()
-        behind = Behind(cluster, port, "examples", "signed", secret, token, other)
+        secret = cluster.soraka("topic", "add-secret", "examples").strip()
+        behind = Behind(cluster, port, "examples", secret, token, other)
         cluster.start()
         behind.wait_answers()
         yield behind

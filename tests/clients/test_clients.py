@@ -5,16 +5,16 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.acceptance.sink import Sink
 from tests.clients.conftest import APPEND_TIMEOUT_MS, Behind
 from tests.clients.programs import CLIENTS, LANGUAGES, Program
+from tests.servers import FullStack
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -73,7 +73,10 @@ def module_sink() -> Iterator[Sink]:
 
 @pytest.fixture(scope="module")
 def told(
-    behind: Behind, module_sink: Sink, kafka_server: Any, tmp_path_factory: pytest.TempPathFactory
+    behind: Behind,
+    module_sink: Sink,
+    full_stack: FullStack,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Told]:
     """Of clients that go through the death of each receive, and through a log that stands still."""
     folder = tmp_path_factory.mktemp("logs")
@@ -93,10 +96,8 @@ def told(
         speakers.submit("the first is back")
         second.kill()
         speakers.submit("the second is dead")
-        second.start()
-        behind.wait_answers()
         before = behind.counted(REFUSED)
-        _stand_still(kafka_server.pid, lambda: speakers.say("the log stands still"))
+        _stand_still(full_stack.kafka.pid, lambda: speakers.say("the log stands still"))
         speakers.hear("the log stands still")
         unavailable = behind.counted(REFUSED) - before
         speakers.submit("all is well again")
@@ -121,12 +122,13 @@ def _tour(program: Program) -> list[str]:
     return lines
 
 
-def _stand_still(pid: int, act: Any) -> None:
+def _stand_still(pid: int | None, act: Callable[[], None]) -> None:
     """For so long that what `act` begins is refused."""
+    assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     try:
         act()
-        time.sleep(APPEND_TIMEOUT_MS / 1000 * 3)
+        time.sleep(APPEND_TIMEOUT_MS / 1000 + 1.5)
     finally:
         os.kill(pid, signal.SIGCONT)
 

@@ -200,7 +200,7 @@ def _call(behind: Behind, right: Receiver, wrong: Receiver) -> None:
 
         def call(receiver: Receiver, number: int) -> str:
             given = {"params": {"n": number}, "retry": [], "ttr": timedelta(seconds=10)}
-            return client.submit(behind.signed_topic, receiver.url, **given)
+            return client.submit(behind.topic, receiver.url, **given)
 
         good, bad = call(right, 1), call(wrong, 2)
         wait_until(lambda: state(good) == State.SUCCEEDED, 30)
