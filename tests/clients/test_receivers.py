@@ -122,18 +122,29 @@ def test_both_secrets_of_a_rotation(receiver: Receiver) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        signed(OTHER),
-        signed(body='{"ö": "$"}'),
-        {**signed(), "webhook-id": "msg-0"},
-        {**signed(), "webhook-timestamp": str(int(time.time()) - 1000)},
-        headers("", *list(signed().values())[1:]),
-        {**signed(), "webhook-signature": "v1,"},
-        {**signed(), "webhook-signature": "v1"},
-        {**signed(), "webhook-signature": ""},
+        {"webhook-id": "msg-0"},
+        {"webhook-id": ""},
+        {"webhook-signature": "v1,"},
+        {"webhook-signature": "v1"},
+        {"webhook-signature": ""},
     ],
 )
 def test_what_is_not_as_it_was_signed(receiver: Receiver, wrong: dict[str, str]) -> None:
-    assert receiver.post(wrong).status_code == 401
+    assert receiver.post({**signed(), **wrong}).status_code == 401
+
+
+def test_another_secret(receiver: Receiver) -> None:
+    assert receiver.post(signed(OTHER)).status_code == 401
+
+
+def test_another_time(receiver: Receiver) -> None:
+    sent = signed()
+    sent["webhook-timestamp"] = str(int(sent["webhook-timestamp"]) - 1)
+    assert receiver.post(sent).status_code == 401
+
+
+def test_another_body(receiver: Receiver) -> None:
+    assert receiver.post(signed(body='{"ö": "$"}')).status_code == 401
 
 
 @pytest.mark.parametrize("ago_s", [310, -310])
