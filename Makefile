@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test test-alone test-beside test-deploy test-host check fmt lint lint-deploy types imports unit bench soak stack stack-down clean
+.PHONY: help run test test-alone test-beside test-clients test-deploy test-host check fmt lint lint-deploy types imports unit bench soak stack stack-down clean
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
@@ -26,6 +26,7 @@ test: .venv/ready check ## Every check and every test, with the real servers
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --skip-covered
 	CI=true $(BIN)/pytest tests/faults --durations=15 $(ARGS)
+	$(MAKE) --no-print-directory test-clients
 
 # Two halves that bear each other, and would not bear the faults.
 COVERED = CI=true COVERAGE_FILE=.coverage.$@ $(BIN)/pytest -m 'not timed' \
@@ -41,6 +42,12 @@ test-host: .venv/ready .venv-deploy/ready ## Playbooks against one host that boo
 test-deploy: .venv/ready .venv-deploy/ready ## Playbooks against six hosts that boot: lost, upgraded, added, removed
 	dev/stack install
 	$(BIN)/pytest -x tests/deploy/cluster.py $(ARGS)
+
+test-clients: .venv/ready ## The examples in Go, Java, Node.js, C++ and Python, built and run
+	dev/stack install
+	dev/setup-examples
+	$(MAKE) --no-print-directory -C examples
+	CI=true $(BIN)/pytest tests/clients --durations=5 $(ARGS)
 
 check: lint types imports ## The checks that run nothing
 
@@ -82,4 +89,5 @@ stack-down: ## Stop them
 	dev/stack down $(ARGS)
 
 clean: ## Remove what setup and runs have made
+	$(MAKE) -C examples clean
 	rm -rf .venv .venv-deploy .stack-libs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

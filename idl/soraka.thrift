@@ -1,13 +1,21 @@
-/**
+/*
  * soraka: the public service, served by the receive role (port 30003).
  *
  * Framed transport, binary protocol. Times are integer milliseconds: a moment is
  * milliseconds since the epoch (UTC), a duration is milliseconds.
- * Field ids are never reused. This file alone is enough to make a client.
+ * This file alone is enough to make a client; README.md beside it says how it may change.
+ * Strings are UTF-8. Required fields are needed; what is absent of the others has its default.
  */
 namespace py soraka_client
-namespace java soraka.client
 namespace go sorakaclient
+namespace java soraka.client
+namespace js soraka.client
+namespace cpp soraka.client
+namespace php Soraka.Client
+namespace rb Soraka.Client
+
+/** Of this file, as README.md has it. */
+const string VERSION = "1.1.0"
 
 enum RequestType {
   GET = 1
