@@ -5,17 +5,19 @@ as fast as it can, most would be claimed only to be given back, and claimed agai
 busy worker slower, and the crowd larger.
 """
 
+import time
+
 from worker.gates import Full, Gates
 from worker.request import Origin
 
 SHARE = 0.1
-"""So many may be turned away for each one let in: behind them may be some for other hosts."""
+"""So many may be turned away for each one let in."""
 MOST = 200.0
-FAST_MS = 100.0
-"""Hosts whose calls take longer do not count, nor do the limits of topics: who comes for them is
-sent away for long, and those behind must be found."""
-LEAST = 20
-"""Fewer are not worth a claim."""
+FAST_PER_SECOND = 1000.0
+"""Hosts that take fewer do not count: who comes for them is sent away for long, and those behind
+must be found."""
+LOOK_S, LOOK = 0.1, 50
+"""So often so many are claimed all the same, to find those for other hosts."""
 
 
 class Crowd:
@@ -25,21 +27,31 @@ class Crowd:
         self._gates = gates
         self._credit = MOST
         self._before: tuple[Origin, str] | None = None
+        self._look_at = 0.0
 
     def let_in(self) -> None:
         self._credit = min(MOST, self._credit + SHARE)
 
     def turned_away(self, host: Origin, topic: str, full: Full) -> None:
-        if full is Full.HOST and self._gates.is_fast(host, FAST_MS):
+        if full is Full.HOST and self._gates.is_fast(host, FAST_PER_SECOND):
             self._credit = max(-MOST, self._credit - 1)
             self._before = (host, topic)
 
     def bounded(self, claims: int) -> int:
-        """How many of so many claims to make now: without credit, what there is room for."""
-        if self._credit > 0 or self._before is None:
+        """How many of so many claims to make now: before a fast host that is full, without credit,
+        what there is room for, if that is worth a claim."""
+        if self._credit > 0 or self._before is None or claims <= 0:
             return claims
         host, topic = self._before
-        if not self._gates.is_fast(host, FAST_MS):
+        if self._gates.full(host, topic) is not Full.HOST:
             return claims
-        room = self._gates.room(host, topic)
-        return min(claims, room if room >= LEAST else 0)
+        if not self._gates.is_fast(host, FAST_PER_SECOND):
+            return claims
+        room, worth = self._gates.room_before(host)
+        if room >= worth:
+            return min(claims, room)
+        now = time.monotonic()
+        if now < self._look_at:
+            return 0
+        self._look_at = now + LOOK_S
+        return min(claims, LOOK)

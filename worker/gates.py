@@ -159,17 +159,17 @@ class Gates:
         gate.line_end = min(gate.line_end, now + MAX_DELAY_MS)
         return int(gate.line_end - now)
 
-    def is_fast(self, host: Origin, call_ms: float) -> bool:
-        """Whether its calls are known to take no longer than that."""
+    def is_fast(self, host: Origin, per_second: float) -> bool:
+        """Whether it is known to take so many calls."""
         gate = self._gate(host)
-        return gate.known and gate.call_ms(_now_ms()) <= call_ms
+        return gate.known and gate.call_ms(_now_ms()) * per_second <= 1000 * self._per_host
 
-    def room(self, host: Origin, topic: str) -> int:
-        """How many more may wait."""
-        most = self._most(self._total - self.waiting) - self._gate(host).waiting
-        if limit := self._topic_limit(topic):
-            most = min(most, limit - self._gate(topic).waiting)
-        return max(0, most)
+    def room_before(self, host: Origin) -> tuple[int, int]:
+        """How many more may wait for it, and how many of them are worth a claim."""
+        return self._room(host), max(1, self._per_host // 8)
+
+    def _room(self, host: Origin) -> int:
+        return max(0, self._most(self._total - self.waiting) - self._gate(host).waiting)
 
     def close(self) -> None:
         """Lets nobody in any more; those who wait are sent away."""
@@ -193,7 +193,10 @@ class Gates:
 
     def _may_wait(self, host: Origin, topic: str) -> bool:
         """Hosts that hang must not take all room to wait either."""
-        return self.room(host, topic) > 0
+        limit = self._topic_limit(topic)
+        if limit and self._gate(topic).waiting >= limit:
+            return False
+        return self._room(host) > 0
 
     def _take(self, host: Origin, topic: str) -> None:
         of_host, of_topic = self._gate(host), self._gate(topic)

@@ -26,6 +26,9 @@ from worker.judge import Answer, Failure
 from worker.request import Origin, Request, build
 from worker.trust import Trust
 
+# Run without coverage, which would take most of the time that is measured here.
+pytestmark = pytest.mark.timed
+
 ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 LIMIT = 64 << 10
 stop_process = monkey.get_original("time", "sleep")

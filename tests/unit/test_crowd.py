@@ -15,28 +15,50 @@ HOST = Origin("http", "busy", 80)
 TOPIC = "orders"
 
 
-def gates(call_ms: float | None = 5.0) -> Gates:
-    """Ten calls to a host, one of which has ended; the tenth place is taken."""
-    made = Gates(1000, 10)
-    for _ in range(10):
+def gates(call_ms: float | None = 1.0, per_host: int = 40) -> Gates:
+    """All places of the host are taken; some calls have ended."""
+    made = Gates(1000, per_host)
+    for _ in range(20 if call_ms is not None else 0):
         assert made.enter(HOST, TOPIC, 0) is None
-    if call_ms is not None:
         made.leave(HOST, TOPIC, call_ms)
-        assert made.enter(HOST, TOPIC, 0) is None
+    while made.enter(HOST, TOPIC, 0) is None:
+        pass
     return made
 
 
-def turn_away(before: Crowd, count: int, full: Full = Full.HOST) -> None:
-    for _ in range(count):
+def without_credit(before: Crowd, full: Full = Full.HOST) -> Crowd:
+    for _ in range(2 * int(crowd.MOST)):
         before.turned_away(HOST, TOPIC, full)
+    return before
 
 
-def test_without_credit_as_many_are_claimed_as_there_is_room_for() -> None:
-    waiting = gates()
-    before = Crowd(waiting)
-    turn_away(before, int(crowd.MOST))
-    assert before.bounded(200) == 0  # ten may wait, which is not worth a claim
-    for _ in range(20):
+@pytest.mark.parametrize("per_host", [40, 200])
+def test_without_credit_as_many_are_claimed_as_may_wait(per_host: int) -> None:
+    waiting = gates(1.0, per_host)
+    before = without_credit(Crowd(waiting))
+    assert before.bounded(1000) == per_host
+    entering = [gevent.spawn(waiting.enter, HOST, TOPIC, 10) for _ in range(per_host)]
+    gevent.sleep(0)
+    assert before.bounded(1000) == crowd.LOOK
+    assert before.bounded(1000) == 0
+    gevent.sleep(1.1 * crowd.LOOK_S)
+    waiting.leave(HOST, TOPIC, 1.0)  # so that it does not seem to hang
+    assert before.bounded(1000) == crowd.LOOK
+    waiting.close()
+    gevent.joinall(entering)
+
+
+@pytest.mark.parametrize("per_host", [1, 10, 19, 200])
+def test_a_host_that_has_places_bounds_nothing(per_host: int) -> None:
+    free = gates(1.0, per_host)
+    before = without_credit(Crowd(free))
+    free.leave(HOST, TOPIC, 1.0)
+    assert before.bounded(200) == 200
+
+
+def test_credit_comes_with_those_let_in() -> None:
+    before = without_credit(Crowd(gates()))
+    for _ in range(int(1.1 * crowd.MOST / crowd.SHARE)):
         before.let_in()
     assert before.bounded(200) == 200
 
@@ -47,26 +69,33 @@ def test_without_credit_as_many_are_claimed_as_there_is_room_for() -> None:
     ids=["nothing known of the host", "a slow one", "the limit of a topic", "the worker leaves"],
 )
 def test_others_take_no_credit(call_ms: float | None, full: Full) -> None:
-    before = Crowd(gates(call_ms))
-    turn_away(before, 1000, full)
+    before = without_credit(Crowd(gates(call_ms)), full)
     assert before.bounded(200) == 200
 
 
 def test_a_host_that_comes_to_hang_bounds_nothing_any_more() -> None:
-    before = Crowd(gates())
-    turn_away(before, 1000)
-    assert before.bounded(200) == 0
-    gevent.sleep(1.5 * crowd.FAST_MS / 1000)
+    before = without_credit(Crowd(gates()))
+    assert before.bounded(200) == 40
+    gevent.sleep(0.1)
     assert before.bounded(200) == 200
 
 
+@pytest.mark.parametrize("per_host", [1, 10, 100])
+def test_all_of_a_burst_are_called(rig: Rig, server: Sink, per_host: int) -> None:
+    rig.loop(max_per_host=per_host)
+    burst = rig.put(server.url, count=600, ttr_ms=15_000)
+    rig.all_end(burst, State.SUCCEEDED, 40)
+    assert calls(server) == dict.fromkeys(burst, 1)
+
+
+@pytest.mark.timed
 def test_of_a_burst_few_are_claimed_in_vain_and_others_are_called(rig: Rig, server: Sink) -> None:
-    server.reply = after(0.02)
-    rig.loop(max_callbacks=400, max_per_host=40)
+    server.reply = after(0.01)
+    rig.loop()
     with sink() as other:
-        burst = rig.put(server.url, count=2000, ttr_ms=15_000)
+        burst = rig.put(server.url, count=6000, ttr_ms=15_000)
         behind = rig.put(other.url, count=20, ttr_ms=15_000)
         rig.all_end(burst + behind, State.SUCCEEDED, 40)
         assert calls(other) == dict.fromkeys(behind, 1)
     assert calls(server) == dict.fromkeys(burst, 1)
-    assert len(rig.released) < 1000
+    assert len(rig.released) < len(burst) / 2
