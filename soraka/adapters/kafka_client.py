@@ -11,6 +11,7 @@ from kafka.errors import (
     IllegalSaslStateError,
     InvalidTopicError,
     KafkaError,
+    KafkaTimeoutError,
     MessageSizeTooLargeError,
     RecordListTooLargeError,
     SaslAuthenticationFailedError,
@@ -26,6 +27,8 @@ from soraka.tls import Context
 
 RECONNECT_MAX_MS = 1000
 DIRECT = "soraka-direct"
+LET_IN = "not let in, if it is there: log.username, log.password"
+"""Some refusals of a user come as a connection that is closed, without a word."""
 REFUSALS = (SaslAuthenticationFailedError, UnsupportedSaslMechanismError, IllegalSaslStateError)
 """What a broker says of a user that it does not let in."""
 
@@ -112,6 +115,8 @@ def opened(make: Callable[..., Any], **settings: Any) -> tuple[Any, Any]:
             raise said[-1] from exc
         if isinstance(exc, KafkaError) and secured is not None and secured.refused:
             raise LogUnavailable(f"kafka: {secured.refused}") from exc
+        if isinstance(exc, KafkaTimeoutError) and "sasl_plain_username" in settings:
+            raise LogUnavailable(f"kafka: {LET_IN}") from exc
         raise
     return client, made[0]
 

@@ -16,7 +16,7 @@ from gevent.event import Event
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
-from soraka.adapters.kafka_client import opened, translated
+from soraka.adapters.kafka_client import LET_IN, opened, translated
 from soraka.errors import LogUnavailable, TopicNotFound
 from soraka.ports import Record
 from soraka.tls import Context
@@ -195,7 +195,8 @@ class DurableProducer:
         """What is known of why there is no connection, also while one is being tried for still."""
         secured: Context | None = self._settings.get("ssl_context")
         refused = secured.refused if secured is not None else ""
-        return refused or self._refused.removeprefix("kafka: ")
+        unsaid = LET_IN if "sasl_plain_username" in self._settings else ""
+        return refused or self._refused.removeprefix("kafka: ") or unsaid
 
     def _replace_when_dead(self, reason: LogUnavailable) -> None:
         now = time.monotonic()

@@ -101,12 +101,14 @@ def test_kafka_lets_in_who_has_all(kafka_tls_server: Server) -> None:
         log.check()
 
 
+@either
 @pytest.mark.parametrize("user", [{"password": WRONG}, {"username": "nobody"}], ids=str)
-def test_kafka_with_a_wrong_user(kafka_tls_server: Server, user: dict[str, str]) -> None:
-    # it ends with the answer, however late that is
-    settings = kafka(kafka_tls_server, append_timeout_ms=20_000, **user)
-    said = kafka_failure(given(settings, kafka_tls_server.tls), append)
-    assert said.startswith("kafka: log.username, log.password: ")
+def test_kafka_with_a_wrong_user(
+    kafka_tls_server: Server, user: dict[str, str], act: Callable[[Log], None]
+) -> None:
+    settings = kafka(kafka_tls_server, **user)
+    said = kafka_failure(given(settings, kafka_tls_server.tls), act)
+    assert "log.username, log.password" in said
 
 
 @either
