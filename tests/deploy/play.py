@@ -36,7 +36,7 @@ class Playbooks:
     def __init__(self, hosts: Hosts, inventory: Path) -> None:
         self._hosts = hosts
         self._inventory = inventory
-        self._log = hosts.home / "ansible.log"
+        self._log = hosts.home.with_suffix(".log")
 
     def play(self, name: str, *options: str) -> Played:
         """Of a playbook that must succeed on all hosts. Fails with its last words."""
