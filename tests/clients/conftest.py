@@ -55,7 +55,7 @@ class Behind:
 
     def wait_answers(self) -> None:
         """Of both receives."""
-        for port, _ in self.cluster.receives:
+        for _, port, _ in self.cluster.receives:
             wait_until(lambda p=port: _is_ready(p), 40, self.cluster.output)
 
     def counted(self, sample: str) -> float:
@@ -87,7 +87,7 @@ def behind(full_stack: FullStack, tmp_path_factory: pytest.TempPathFactory) -> I
     token = add(tokens, "all", dict.fromkeys(Right, ("*",)))
     other = add(tokens, "other", dict.fromkeys(Right, ("other",)))
     port = free_port()
-    proxy = _proxy(folder, port, [thrift for _, thrift in cluster.receives])
+    proxy = _proxy(folder, port, [thrift for _, _, thrift in cluster.receives])
     try:
         # before center starts: how soon it finds a new topic is another test's matter
         cluster.soraka("topic", "add", "examples")
