@@ -64,7 +64,7 @@ def test_many_at_once_are_one_message(deployment: Deployment, sink: Sink, topic:
     _with_a_second_receive(deployment)
     path, key = f"/{uuid.uuid4().hex}", uuid.uuid4().hex
     asking = []
-    for http_port, thrift_port in deployment.receives * 20:
+    for _, http_port, thrift_port in deployment.receives * 20:
         asking.append(gevent.spawn(over_http, http_port, topic, sink.url(path), key))
         asking.append(gevent.spawn(over_thrift, thrift_port, topic, sink.url(path), key))
     (msg_id,) = {one.get() for one in asking}
