@@ -104,7 +104,7 @@ def topic_update(file: Path | None, name: str, **given: Any) -> None:
 def topic_get(file: Path | None, name: str) -> None:
     """Prints the settings of the topic NAME, as JSON."""
     with errors(), open_topics_of(file) as topics:
-        click.echo(json.dumps(_shown(topics.find(name)), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(topic_lines.shown(topics.find(name)), indent=2, ensure_ascii=False))
 
 
 @topic.command("list")
@@ -187,13 +187,6 @@ def _asked() -> str:
     if sys.stdin.isatty():
         return str(click.prompt("Secret", hide_input=True))
     return sys.stdin.readline().strip()
-
-
-def _shown(topic: Any) -> dict[str, Any]:
-    """Its settings; of its secrets only how many there are."""
-    settings = dataclasses.asdict(topic)
-    settings["secret_num"] = len(settings.pop("secrets"))
-    return settings
 
 
 def _import(topics: Any, wanted: Any, replace: bool) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Iterable
+from typing import Any
 
 from marshmallow import fields
 
@@ -34,12 +35,16 @@ class _Line(KnownFields):
 _LINE = _Line()
 
 
-def encode(topic: Topic, *, secrets: bool = False) -> str:
-    """Without `secrets` it tells how many there are."""
+def shown(topic: Topic) -> dict[str, Any]:
+    """Its settings; of its secrets only how many there are."""
     settings = dataclasses.asdict(topic)
-    if not secrets:
-        settings["secret_num"] = len(settings.pop("secrets"))
-    return json.dumps(settings)
+    settings["secret_num"] = len(settings.pop("secrets"))
+    return settings
+
+
+def encode(topic: Topic, *, secrets: bool = False) -> str:
+    """As `shown`, or with its secrets."""
+    return json.dumps(dataclasses.asdict(topic) if secrets else shown(topic))
 
 
 def decode_all(lines: Iterable[str]) -> list[Topic]:
