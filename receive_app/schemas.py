@@ -10,7 +10,7 @@ from marshmallow import fields
 
 from receive_app.rules import params_text
 from soraka.errors import InvalidParams
-from soraka.fields import Fields, Int, Text, about, load
+from soraka.fields import Anything, Fields, Int, Text, about, load
 from soraka.message import DEFAULT_TTR_MS, MAX_DELAY_MS, MAX_RETRIES, Callback, Submission
 
 _UUID7 = "^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$"
@@ -25,6 +25,9 @@ class Params(fields.Field[Any]):
         if not isinstance(value, dict | str):
             raise self.make_error("invalid")
         return value
+
+    def passes(self, value: Any) -> bool:
+        return type(value) in (dict, str)
 
 
 def _topic_name() -> Text:
@@ -127,7 +130,7 @@ class SubmissionSchema(Fields):
 
 
 class BatchSchema(Fields):
-    messages = fields.List(fields.Raw(), required=True, metadata=about("Submissions.", minItems=1))
+    messages = fields.List(Anything(), required=True, metadata=about("Submissions.", minItems=1))
 
 
 class CancelSchema(Fields):
