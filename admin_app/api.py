@@ -380,7 +380,7 @@ def _view(schema: Schema, act: Act) -> Callable[[], Response]:
     def view() -> Response:
         fields = _query(schema) if request.method == "GET" else _body(schema)
         g.fields = fields
-        return done(act(load(schema, fields)))
+        return done(act(load(schema, fields))).response()
 
     return view
 

@@ -22,7 +22,7 @@ from admin_app.openapi import document
 from admin_app.page_kit import refused
 from admin_app.pages import make_pages
 from admin_app.service import Service
-from soraka.answers import SYSTEM_ERROR, done, encode, refuse, refuse_http, reply
+from soraka.answers import SYSTEM_ERROR, done, encode, failed, refuse, refuse_http
 from soraka.body import read
 from soraka.budget import ReadingBudget, Share
 from soraka.config import AdminConfig
@@ -122,7 +122,7 @@ def _add_operations(
         ok, report = healthy()
         if not ok:
             raise Unavailable(f"a loop stands still: {encode(report)}")
-        return done(report)
+        return done(report).response()
 
     @app.get("/readyz")
     @open_to_all
@@ -130,7 +130,7 @@ def _add_operations(
         down = ready()
         if down:
             raise Unavailable(f"no answer from: {', '.join(down)}")
-        return done(True)
+        return done(True).response()
 
     @app.get("/metrics")
     @open_to_all
@@ -169,7 +169,7 @@ def _add_headers(response: Response) -> Response:
 def _refused(exc: SorakaError) -> Any:
     refused(exc)
     if is_for_scripts():
-        response = refuse(exc)
+        response = refuse(exc).response()
         if isinstance(exc, NotAuthenticated):
             response.headers["WWW-Authenticate"] = 'Bearer realm="soraka"'
         return response
@@ -181,7 +181,7 @@ def _refused(exc: SorakaError) -> Any:
 def _http_error(exc: HTTPException) -> Any:
     g.refusal = (InvalidParams.code, exc.name)
     if is_for_scripts():
-        return refuse_http(exc)
+        return refuse_http(exc, request.environ).response()
     status = exc.code or 500
     if status < 400:
         return exc
@@ -193,5 +193,5 @@ def _unexpected(exc: Exception) -> Any:
     log.error("http.failed", exc_info=exc, extra={"path": request.path})
     g.refusal = (SorakaError.code, SYSTEM_ERROR)
     if is_for_scripts():
-        return reply(SorakaError.code, SYSTEM_ERROR, None, SorakaError.status)
+        return failed().response()
     return render_template("error.html", reason=SYSTEM_ERROR, status=500), 500

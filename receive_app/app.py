@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -16,8 +16,8 @@ from receive_app.ingress import Ingress
 from receive_app.openapi import document
 from receive_app.pace import paced
 from receive_app.shown import shown
-from soraka.answers import SUCCESS, SYSTEM_ERROR, done, encode, refuse, refuse_http, reply
-from soraka.body import read_object, skip
+from soraka.answers import SUCCESS, Answer, done, encode, failed, refuse, refuse_http
+from soraka.body import Environ, read_object, skip
 from soraka.budget import ReadingBudget
 from soraka.config import ReceiveConfig
 from soraka.errors import InvalidParams, NotAuthenticated, SorakaError, Unavailable
@@ -29,7 +29,14 @@ log = logging.getLogger(__name__)
 Count = Callable[[str, int, int], None]
 """(operation, ec, how many)."""
 
+Operation = Callable[[Environ], Answer]
+
 _KEY = "HTTP_IDEMPOTENCY_KEY"
+_INSTEAD = {
+    "submit_batch": "each message of a batch has a field idempotency_key",
+    "cancel": "commands have a field command_id",
+    "add_time": "commands have a field command_id",
+}
 
 Healthy = Callable[[], tuple[bool, dict[str, Any]]]
 
@@ -51,6 +58,7 @@ def create_app(
     app = Flask(__name__, static_folder=None)
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.url_map.merge_slashes = False
+    operations: dict[str, Operation] = {}
     api = _Api(ingress, access, limits, count, budget or ReadingBudget(limits.max_reading_bytes))
     for path, operation, act in (
         ("submit", "submit", api.submit),
@@ -59,12 +67,28 @@ def create_app(
         ("addTime", "add_time", api.add_time),
         ("get", "get", api.get),
     ):
-        view = api.view(operation, act)
-        app.add_url_rule(f"/sorakaq/msg/{path}", operation, view, methods=["POST"])
+        operations[f"/sorakaq/msg/{path}"] = api.operation(operation, act)
+        # for Flask to tell other methods
+        app.add_url_rule(f"/sorakaq/msg/{path}", operation, methods=["POST"])
     _add_operations(app, limits, ready, metrics, healthy)
-    app.register_error_handler(HTTPException, refuse_http)
-    app.register_error_handler(Exception, api.unexpected)
+    app.register_error_handler(HTTPException, _refused_http)
+    app.register_error_handler(Exception, _unexpected)
+    app.wsgi_app = _ShortWay(operations, app.wsgi_app)  # type: ignore[method-assign]
     return app
+
+
+class _ShortWay:
+    """WSGI: the operations past Flask, which takes 80 µs for a request; the rest is Flask's."""
+
+    def __init__(self, operations: Mapping[str, Operation], flask: Callable[..., Any]) -> None:
+        self._operations = operations
+        self._flask = flask
+
+    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Any:
+        operation = self._operations.get(environ["PATH_INFO"])
+        if operation is None or environ["REQUEST_METHOD"] != "POST":
+            return self._flask(environ, start_response)
+        return operation(environ).sent(start_response)
 
 
 def _add_operations(
@@ -78,15 +102,15 @@ def _add_operations(
     def healthz() -> Response:
         ok, report = healthy()
         if not ok:
-            return refuse(Unavailable(f"a loop stands still: {encode(report)}"))
-        return done(report)
+            return refuse(Unavailable(f"a loop stands still: {encode(report)}")).response()
+        return done(report).response()
 
     @app.get("/readyz")
     def readyz() -> Response:
         down = ready()
         if down:
-            return refuse(Unavailable(f"no answer from: {', '.join(down)}"))
-        return done(True)
+            return refuse(Unavailable(f"no answer from: {', '.join(down)}")).response()
+        return done(True).response()
 
     @app.get("/metrics")
     def exposition() -> Response:
@@ -119,42 +143,48 @@ class _Api:
         self._count = count
         self._budget = budget
 
-    def view(
-        self, operation: str, act: Callable[[dict[str, Any], Caller], Any]
-    ) -> Callable[[], Response]:
-        """The Flask view of an operation; counts its answers."""
+    def operation(self, name: str, act: Callable[[dict[str, Any], Caller], Any]) -> Operation:
+        """Counts its answers."""
         limit, timeout_ms = self._limits.max_body_bytes, self._limits.read_timeout_ms
         max_values = rules.max_values(self._limits)
 
-        def view() -> Response:
+        def acted(environ: Environ) -> Any:
+            caller = self._caller(environ)
+            with self._budget.share() as share:
+                data = read_object(
+                    environ,
+                    limit=limit,
+                    timeout_ms=timeout_ms,
+                    max_values=max_values,
+                    share=share,
+                    shape=nested,
+                )
+                _take_key(name, data, environ)
+                return act(data, caller)
+
+        def operation(environ: Environ) -> Answer:
             try:
-                caller = self._caller()
-                with self._budget.share() as share:
-                    data = read_object(
-                        request.environ,
-                        limit=limit,
-                        timeout_ms=timeout_ms,
-                        max_values=max_values,
-                        share=share,
-                        shape=nested,
-                    )
-                    result = act(data, caller)
+                result = acted(environ)
             except SorakaError as exc:
-                self._count(operation, exc.code, 1)
+                self._count(name, exc.code, 1)
                 return _refused(exc)
-            if operation != "submit_batch":
-                self._count(operation, SUCCESS, 1)
+            except Exception:
+                log.exception("http.failed", extra={"path": environ["PATH_INFO"]})
+                self._count(name, SorakaError.code, 1)
+                return failed()
+            if name != "submit_batch":
+                self._count(name, SUCCESS, 1)
             return done(result)
 
-        return view
+        return operation
 
     def submit(self, data: dict[str, Any], caller: Caller) -> dict[str, str]:
-        _take_key(data)
         return {"msgId": self._ingress.submit(schemas.submission(data), caller)}
 
-    def submit_batch(self, data: dict[str, Any], caller: Caller) -> list[dict[str, Any]]:
+    def submit_batch(
+        self, data: dict[str, Any], caller: Caller, environ: Environ
+    ) -> list[dict[str, Any]]:
         """One answer each. Raises Unavailable when every one of them is to be sent again."""
-        _refuse_key("each message of a batch has a field idempotency_key")
         messages = load(schemas.BATCH, data)["messages"]
         rules.check_batch_size("messages", len(messages), self._limits)
         answers = self._ingress.submit_batch(paced(map(_parsed, messages)), caller)
@@ -164,13 +194,11 @@ class _Api:
         return [_item(answer) for answer in answers]
 
     def cancel(self, data: dict[str, Any], caller: Caller) -> bool:
-        _refuse_key("commands have a field command_id")
         got = load(schemas.CANCEL, data)
         self._ingress.cancel(got["topic_name"], got["msg_id"], got.get("command_id"), caller)
         return True
 
     def add_time(self, data: dict[str, Any], caller: Caller) -> bool:
-        _refuse_key("commands have a field command_id")
         got = load(schemas.ADD_TIME, data)
         order = (got["topic_name"], got["msg_id"], got["add_time"], got.get("command_id"))
         self._ingress.add_time(*order, caller)
@@ -179,21 +207,14 @@ class _Api:
     def get(self, data: dict[str, Any], caller: Caller) -> dict[str, Any]:
         return shown(self._ingress.get(load(schemas.GET, data)["msg_id"], caller))
 
-    def _caller(self) -> Caller:
+    def _caller(self, environ: Environ) -> Caller:
         """Raises NotAuthenticated, before a budget is touched."""
-        kind, _, given = request.environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+        kind, _, given = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
         try:
             return self._access.caller(given.strip() if kind.lower() == "bearer" else None)
         except NotAuthenticated:
-            skip(request.environ, self._limits.max_body_bytes, self._limits.read_timeout_ms)
+            skip(environ, self._limits.max_body_bytes, self._limits.read_timeout_ms)
             raise
-
-    def unexpected(self, exc: Exception) -> Response:
-        """An error of ours: logged whole, told to nobody."""
-        log.error("http.failed", exc_info=exc, extra={"path": request.path})
-        if request.method == "POST":
-            self._count(str(request.endpoint), SorakaError.code, 1)
-        return reply(SorakaError.code, SYSTEM_ERROR, None, SorakaError.status)
 
     def _count_each(self, answers: Iterable[str | SorakaError]) -> None:
         codes = Counter(SUCCESS if isinstance(a, str) else a.code for a in answers)
@@ -201,28 +222,34 @@ class _Api:
             self._count("submit_batch", code, n)
 
 
-def _refused(exc: SorakaError) -> Response:
+def _refused(exc: SorakaError) -> Answer:
     answer = refuse(exc)
     if isinstance(exc, NotAuthenticated):
-        answer.headers["WWW-Authenticate"] = "Bearer"
+        return answer._replace(headers=(*answer.headers, ("WWW-Authenticate", "Bearer")))
     return answer
 
 
-def _take_key(data: dict[str, Any]) -> None:
-    """From the header into the field of that name. Quotes around it are not of the key."""
-    header = request.environ.get(_KEY)
-    if header is None:
+def _refused_http(exc: HTTPException) -> Response:
+    return refuse_http(exc, request.environ).response()
+
+
+def _unexpected(exc: Exception) -> Response:
+    log.error("http.failed", exc_info=exc, extra={"path": request.path})
+    return failed().response()
+
+
+def _take_key(operation: str, data: dict[str, Any], environ: Environ) -> None:
+    """From the header into the field of that name. Quotes around it are not of the key. Ignored
+    where it does nothing, it would be relied on in vain."""
+    header = environ.get(_KEY)
+    if header is None or operation == "get":
         return
+    if instead := _INSTEAD.get(operation):
+        raise InvalidParams("Idempotency-Key", f"is for single submits; {instead}")
     key = header[1:-1] if len(header) > 1 and header[0] == header[-1] == '"' else header
     if data.get("idempotency_key") not in (None, key):
         raise InvalidParams("idempotency_key", "differs from the header Idempotency-Key")
     data["idempotency_key"] = key
-
-
-def _refuse_key(remedy: str) -> None:
-    """Ignored, it would be relied on in vain."""
-    if _KEY in request.environ:
-        raise InvalidParams("Idempotency-Key", f"is for single submits; {remedy}")
 
 
 def _parsed(message: Any) -> Submission | SorakaError:

@@ -5,13 +5,14 @@ paths (HTTP 404), wrong methods (405) and a body that does not arrive in time (4
 """
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-from flask import Response, request
+from flask import Response
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+from werkzeug.http import HTTP_STATUS_CODES
 
-from soraka.body import abandon, must_close
+from soraka.body import Environ, abandon
 from soraka.errors import InvalidParams, SorakaError
 
 SUCCESS = 200
@@ -20,38 +21,51 @@ SYSTEM_ERROR = "system error"
 encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
-def reply(
-    ec: int, em: str, result: Any, status: int = 200, headers: Mapping[str, str] | None = None
-) -> Response:
-    return Response(
-        encode({"ec": ec, "em": em, "result": result}),
-        status,
-        headers,
-        content_type="application/json",
-    )
+class Answer(NamedTuple):
+    """Of JSON, as it goes out."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[str, str], ...]
+
+    def sent(self, start_response: Callable[..., Any]) -> list[bytes]:
+        """By WSGI, without Flask."""
+        status = f"{self.status} {HTTP_STATUS_CODES[self.status]}"
+        start_response(status, [("Content-Type", "application/json"), *self.headers])
+        return [self.body]
+
+    def response(self) -> Response:
+        return Response(self.body, self.status, list(self.headers), content_type="application/json")
 
 
-def done(result: Any) -> Response:
-    return reply(SUCCESS, "success", result)
+def answer(ec: int, em: str, result: Any, status: int = 200, **headers: str) -> Answer:
+    """`headers` have underscores for dashes."""
+    body = encode({"ec": ec, "em": em, "result": result}).encode()
+    named = tuple((name.replace("_", "-"), value) for name, value in headers.items())
+    return Answer(status, body, named)
 
 
-def refuse(exc: SorakaError) -> Response:
-    headers = {}
-    if hasattr(exc, "retry_after_s"):
-        headers["Retry-After"] = str(exc.retry_after_s)
-    if must_close(request.environ):
-        headers["Connection"] = "close"
-    return reply(exc.code, str(exc) or SYSTEM_ERROR, None, exc.status, headers)
+def done(result: Any) -> Answer:
+    return answer(SUCCESS, "success", result)
 
 
-def refuse_http(exc: HTTPException) -> Response:
+def refuse(exc: SorakaError) -> Answer:
+    after = {"Retry_After": str(exc.retry_after_s)} if hasattr(exc, "retry_after_s") else {}
+    return answer(exc.code, str(exc) or SYSTEM_ERROR, None, exc.status, **after)
+
+
+def failed() -> Answer:
+    """An error of ours, told to nobody."""
+    return answer(SorakaError.code, SYSTEM_ERROR, None, SorakaError.status)
+
+
+def refuse_http(exc: HTTPException, environ: Environ) -> Answer:
     """Flask's own: no such path, not this method."""
-    status, headers = exc.code or 500, {"Connection": "close"}
-    abandon(request.environ)  # a body to nowhere may drip for ever
-    em = f"request: {exc.name}"
+    abandon(environ)  # a body to nowhere may drip for ever
+    em, headers = f"request: {exc.name}", {}
     if isinstance(exc, NotFound):
         em = "path: there is nothing here"
     if isinstance(exc, MethodNotAllowed):
         headers["Allow"] = ", ".join(sorted(exc.valid_methods or ()))
         em = f"method: must be {headers['Allow']}"
-    return reply(InvalidParams.code, em, None, status, headers)
+    return answer(InvalidParams.code, em, None, exc.code or 500, **headers)

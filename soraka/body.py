@@ -1,12 +1,12 @@
 """Reading a request body: bounded in bytes and in time, then JSON or a form as a dict.
 
 Raises InvalidParams, BodyTooLarge, or Unavailable when too many bytes are being read. After a body
-that was not read to its end the connection is unusable: `must_close` says so.
+that was not read to its end the connection is unusable, and the server told so.
 """
 
 import re
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -14,15 +14,14 @@ import gevent
 from werkzeug.http import parse_options_header
 
 from soraka.budget import Share
-from soraka.connections import WAITING
 from soraka.errors import BodyTooLarge, InvalidParams, Unavailable
+from soraka.http_request import MUST_CLOSE, Body
 from soraka.strict_json import GivenTwice, lenient_decode, unique_keys
 
 Environ = dict[str, Any]
 
 _STEP = 16 << 10
 _MAX_FORM_FIELDS = 64
-_CLOSE = "soraka.must_close"
 _INTEGER = re.compile(r"-?[0-9]{1,25}")
 Shape = Callable[[dict[str, str], int], dict[str, Any]]
 """From the fields of a form to those of the JSON, with at most so many JSON values."""
@@ -32,18 +31,9 @@ class BodyLate(InvalidParams):
     status = 408
 
 
-def must_close(environ: Environ) -> bool:
-    return _CLOSE in environ
-
-
 def abandon(environ: Environ) -> None:
     """Keeps the server from reading on to the end of the body, for however long it takes."""
-    environ[_CLOSE] = True
-    stream = environ["wsgi.input"]
-    if hasattr(stream, "_chunked_input_error"):  # gevent.pywsgi
-        stream._chunked_input_error = True
-    elif hasattr(stream, "failed"):  # gunicorn
-        stream.failed = True
+    environ[MUST_CLOSE] = True
 
 
 def read_object(
@@ -125,6 +115,10 @@ def _announced(environ: Environ) -> int | None:
 
 def _arrived(environ: Environ, size: int, timeout_ms: int, share: Share) -> bytes:
     """Up to `size` bytes of the body; fewer when it ends."""
+    stream = environ["wsgi.input"]
+    if size <= _STEP and isinstance(stream, Body) and stream.has_come(size):
+        share.take(size)
+        return stream.read(size)
     late = BodyLate("body", f"did not arrive within {timeout_ms} ms")
     try:
         with gevent.Timeout(timeout_ms / 1000, late):
@@ -141,12 +135,10 @@ def _arrived(environ: Environ, size: int, timeout_ms: int, share: Share) -> byte
 
 def _take(environ: Environ, size: int, share: Share) -> bytes:
     stream, parts = environ["wsgi.input"], bytearray()
-    waiting: Callable[[], AbstractContextManager[None]] = environ.get(WAITING, nullcontext)
     while len(parts) < size:
         step = min(size - len(parts), _STEP)
         share.take(step)  # before: the server has them in its buffer until the step is whole
-        with waiting():
-            more = stream.read(step)
+        more = stream.read(step)
         if not more:
             break
         parts += more

@@ -21,8 +21,6 @@ LOOKED_AT = 16
 OTHER_FILES = 256
 """Open files of a process beside its clients: servers, peers, logs, the library's own."""
 WARN_EVERY_S = 10.0
-WAITING = "soraka.waiting"
-"""In a WSGI environ: `Connections.waiting` of its connection, for when its body is read."""
 _COUNT = struct.Struct("i")
 
 

@@ -1,102 +1,228 @@
-"""HTTP servers on gevent.pywsgi, which by itself waits for ever: for a request's head, for the
-rest of a body nobody read, and for a peer to take its answer."""
+"""An HTTP/1.1 server for WSGI applications, on gevent: that of all roles, in gunicorn and without.
 
-import errno
+Those of gunicorn and gevent take 90 to 130 µs for a request, most of it in a parser in Python,
+and send each answer in two pieces; and both wait for ever: for the head of a request, for the rest
+of a body that nobody read, for a peer to take its answer. Answers are sent whole: an application
+that yields without end is not served here.
+"""
+
+import logging
 import socket
-from collections.abc import Callable
-from functools import partial
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from email.utils import formatdate
+from functools import lru_cache
 from typing import Any
 
-import gevent
 from gevent.pool import Pool
-from gevent.pywsgi import Input, WSGIHandler, WSGIServer
+from gevent.server import StreamServer
 
-from soraka.connections import SPARE, WAITING, Connections
+from soraka.connections import SPARE, Connections
+from soraka.http_request import MUST_CLOSE, Body, Reader, Request
 
-# the stubs leave out what pywsgi calls in its own classes
-_WSGIHandler: Any = WSGIHandler
-_Input: Any = Input
+log = logging.getLogger(__name__)
+
+Environ = dict[str, Any]
+WsgiApp = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 IDLE_S = 15.0
 """A connection on which no next request comes is closed."""
+STEP_BYTES = 16 << 10
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 def make_server(
     listener: socket.socket,
-    app: Callable[..., Any],
+    app: WsgiApp,
     *,
     max_connections: int = 100,
     read_timeout_ms: int = 10_000,
-) -> WSGIServer:
+) -> StreamServer:
     """Not started. For one over `max_connections` the one that waits longest is closed.
-    `read_timeout_ms` is for each of: a head to arrive, a piece of an answer to be taken, the rest
-    of a body to be thrown away."""
-
-    class Handler(_Handler):
-        limit_s = read_timeout_ms / 1000
-        connections = Connections(max_connections)
-
-    pool = Pool(max_connections + SPARE)
-    return WSGIServer(listener, app, log=None, spawn=pool, handler_class=Handler)
+    `read_timeout_ms` is for each of: a head to arrive, an answer to be taken, the rest of a body
+    to be thrown away."""
+    door = Door(app, Connections(max_connections), read_timeout_ms / 1000)
+    return StreamServer(listener, door.handle, spawn=Pool(max_connections + SPARE))
 
 
-class _Handler(_WSGIHandler):  # type: ignore[misc]
-    limit_s: float
-    connections: Connections
+class Door:
+    """Serves connections. While `is_closing()` each gets one more answer, and is closed."""
 
-    def handle(self) -> None:
-        with self.connections.open(self.socket):
-            super().handle()
+    def __init__(
+        self,
+        app: WsgiApp,
+        connections: Connections,
+        limit_s: float,
+        is_closing: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.app = app
+        self.connections = connections
+        self.limit_s = limit_s
+        self.is_closing = is_closing
 
-    def read_requestline(self) -> str:
-        """Empty when none comes in time: the connection is closed without a word."""
-        first = self.requestline is None
-        with (
-            self.connections.waiting(self.socket),
-            gevent.Timeout(self.limit_s if first else IDLE_S, _Late),
-        ):
-            line: str = super().read_requestline()
-        return line
-
-    def read_request(self, raw_requestline: str) -> Any:
-        with self.connections.waiting(self.socket), gevent.Timeout(self.limit_s, _Late):
-            return super().read_request(raw_requestline)
-
-    def get_environ(self) -> dict[str, Any]:
-        environ: dict[str, Any] = super().get_environ()
-        self.wsgi_input = environ["wsgi.input"] = _Body(self, environ["wsgi.input"])
-        environ[WAITING] = partial(self.connections.waiting, self.socket)
-        return environ
-
-    def _sendall(self, data: bytes) -> None:
-        with gevent.Timeout(self.limit_s, _Late):
-            super()._sendall(data)
-
-    def _handle_client_error(self, ex: Exception) -> Any:
-        """None closes the connection without a word."""
-        gone = isinstance(ex, _Late) or self.connections.was_cut(self.socket)
-        return None if gone else super()._handle_client_error(ex)
+    def handle(self, sock: Any, address: Any) -> None:
+        """To its end. Of a gevent server."""
+        with self.connections.open(sock), suppress(OSError):
+            _Connection(self, sock, address).serve()
+        _close(sock)
 
 
-class _Body(_Input):  # type: ignore[misc]
-    """The body of a request; what the application left of it is read within the limit."""
+class _Connection:
+    def __init__(self, door: Door, sock: Any, address: Any) -> None:
+        self._door = door
+        self._sock = sock
+        self._reader = Reader()
+        self._common = _common(sock, address)
 
-    def __init__(self, handler: _Handler, made: Any) -> None:
-        super().__init__(made.rfile, made.content_length, made.socket, made.chunked_input)
-        self._handler = handler
+    def serve(self) -> None:
+        """Until it ends or is of no more use. Raises OSError: a peer that is gone, or too slow."""
+        until = time.monotonic() + self._door.limit_s
+        while (request := self._next(until)) is not None:
+            if not self._answer(request):
+                return
+            until = time.monotonic() + IDLE_S
 
-    def _discard(self) -> None:
-        if self.position >= (self.content_length or 0) and not self.chunked_input:
-            return
+    # ------------------------------------------------------------------ reading
+
+    def _next(self, until: float) -> Request | None:
+        """The next request; None when there is none."""
+        reader, has_begun = self._reader, False
+        while not reader.requests:
+            if reader.refused:
+                self._refuse(reader.refused)
+                return None
+            if reader.has_begun and not has_begun:
+                has_begun, until = True, time.monotonic() + self._door.limit_s
+            if not self._receive(until):
+                return None
+        return reader.requests.popleft()
+
+    def _receive(self, until: float) -> bool:
+        """Some bytes; False at the end. Raises TimeoutError, which is an OSError."""
+        self._sock.settimeout(max(0.001, until - time.monotonic()))
+        with self._door.connections.waiting(self._sock):
+            data = self._sock.recv(STEP_BYTES)
+        if data:
+            self._reader.feed(data)
+        return bool(data)
+
+    def _refuse(self, why: str) -> None:
+        """What is no request."""
+        text = f"not HTTP/1.1: {why}\n".encode()
+        self._send("400 Bad Request", [("Content-Type", "text/plain")], text, is_last=True)
+
+    def _more(self) -> bool:
+        """Bytes of a body, for as long as its reader waits; False when none will come."""
+        return not self._reader.refused and self._receive(time.monotonic() + 2 * IDLE_S)
+
+    def _throw_away(self, request: Request) -> bool:
+        """Whether the whole rest of its body has come, and another request may follow."""
+        until = time.monotonic() + self._door.limit_s
+        while not request.is_whole:
+            request.body.clear()
+            if self._reader.refused or not self._receive(until):
+                return False
+        return True
+
+    # ------------------------------------------------------------------ answering
+
+    def _answer(self, request: Request) -> bool:
+        """Whether the connection may serve on."""
+        environ = request.environ(self._common)
+        environ["wsgi.input"] = Body(request, self._more)
+        if "HTTP_EXPECT" in environ and not request.is_whole:
+            self._greet(environ)
+        status, headers, body = self._applied(environ)
+        is_last = (
+            request.is_last
+            or MUST_CLOSE in environ
+            or self._door.is_closing()
+            or bool(self._reader.refused)
+        )
+        self._send(status, headers, body, is_last=is_last, request=request)
+        return not is_last and (request.is_whole or self._throw_away(request))
+
+    def _greet(self, environ: Environ) -> None:
+        if environ["HTTP_EXPECT"].lower() == "100-continue":
+            self._sock.sendall(_CONTINUE)
+
+    def _applied(self, environ: Environ) -> tuple[str, Sequence[tuple[str, str]], bytes]:
+        started: list[Any] = []
+        parts: list[bytes] = []
+
+        def start_response(status: str, headers: Any, _exc_info: Any = None) -> Any:
+            started[:] = status, headers
+            return parts.append
+
         try:
-            with gevent.Timeout(self._handler.limit_s, _Late):
-                super()._discard()
-        except _Late:
-            self._handler.close_connection = True
+            result = self._door.app(environ, start_response)
+            try:
+                parts += result
+            finally:
+                if hasattr(result, "close"):
+                    result.close()
+            return started[0], started[1], b"".join(parts)
+        except Exception:
+            log.exception("http.application_failed", extra={"path": environ["PATH_INFO"]})
+            environ[MUST_CLOSE] = True
+            return "500 Internal Server Error", [("Content-Type", "text/plain")], b"system error\n"
+
+    def _send(
+        self,
+        status: str,
+        headers: Sequence[tuple[str, str]],
+        body: bytes,
+        *,
+        is_last: bool,
+        request: Request | None = None,
+    ) -> None:
+        lines = [f"HTTP/1.1 {status}", f"Date: {_date(int(time.time()))}"]
+        names = set()
+        for name, value in headers:
+            names.add(name.lower())
+            lines.append(f"{name}: {value}")
+        if "content-length" not in names and status[:3] not in ("204", "304"):
+            lines.append(f"Content-Length: {len(body)}")
+        if "connection" not in names:
+            if is_last:
+                lines.append("Connection: close")
+            elif request is not None and request.version == "1.0":
+                lines.append("Connection: keep-alive")
+        head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
+        if request is not None and request.method == "HEAD":
+            body = b""
+        self._sock.settimeout(self._door.limit_s)
+        self._sock.sendall(head + body)
 
 
-class _Late(BrokenPipeError):
-    """An error that pywsgi takes for a peer that has gone."""
+def _common(sock: Any, address: Any) -> Environ:
+    """What is the same in the environs of a connection."""
+    host, port = sock.getsockname()[:2]
+    return {
+        "SCRIPT_NAME": "",
+        "SERVER_NAME": host,
+        "SERVER_PORT": str(port),
+        "REMOTE_ADDR": address[0],
+        "REMOTE_PORT": str(address[1]),
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+    }
 
-    def __init__(self) -> None:
-        super().__init__(errno.EPIPE, "the peer is too slow")
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> str:
+    return formatdate(second, usegmt=True)
+
+
+def _close(sock: Any) -> None:
+    """What it has sent and nobody read is read first, or the end would overtake our answer."""
+    with suppress(OSError):
+        sock.settimeout(0)
+        sock.recv(STEP_BYTES)
+    sock.close()

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 import gevent
 from gevent.event import Event
-from gevent.pywsgi import WSGIServer
+from gevent.server import StreamServer
 
 from soraka import __version__
 from soraka.clock import SkewWatch, StoreClock
@@ -270,7 +270,7 @@ def health_app(roles: Iterable[Role], metrics: Metrics) -> Callable[..., Iterabl
 
 def serve_health(
     roles: Sequence[Role], metrics: Metrics, listener: socket.socket, host: str
-) -> WSGIServer:
+) -> StreamServer:
     """Starts the health server; it shows the roles that `roles` holds at each request."""
     server = make_server(listener, health_app(roles, metrics))
     server.start()

@@ -23,7 +23,6 @@ SPARE_S = 5
 """From the end of the drain until the master kills its workers: they see a signal only once a
 second, and the log is flushed last."""
 LOOK_S = 0.1
-KEEP_ALIVE_S = 15
 Started = tuple[Any, Callable[[], None], Callable[[], None]]
 """The WSGI application, what to call when the worker is told to end, and when it has."""
 
@@ -67,9 +66,8 @@ class HttpServer(BaseApplication):  # type: ignore[misc]
         settings = {
             "bind": f"fd://{self._http.fileno()}",
             "workers": section.processes,
-            "worker_class": "soraka.gunicorn_worker.DrainingWorker",
+            "worker_class": "soraka.gunicorn_worker.DoorWorker",
             "worker_connections": fitting(section.max_connections, self.listeners, most),
-            "keepalive": KEEP_ALIVE_S,
             "graceful_timeout": self._drain_s + SPARE_S,
             "timeout": 60,
             "loglevel": "warning",
@@ -91,6 +89,10 @@ class HttpServer(BaseApplication):  # type: ignore[misc]
         return app
 
     @property
+    def read_limit_s(self) -> float:
+        return float(self._section.read_timeout_ms / 1000)
+
+    @property
     def _drain_s(self) -> int:
         return max(1, self._config.process.drain_ms // 1000)
 
@@ -99,8 +101,6 @@ class HttpServer(BaseApplication):  # type: ignore[misc]
         import gevent
 
         worker.cfg.set("graceful_timeout", self._drain_s)
-        longest_read_s = max(KEEP_ALIVE_S, self._section.read_timeout_ms / 1000)
-        worker.send_limit_s = longest_read_s + SPARE_S
         self._draining = gevent.spawn(self._drain_when_told, worker)
 
     def _drain_when_told(self, worker: Any) -> None:

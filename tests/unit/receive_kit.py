@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gevent.pywsgi import WSGIServer
-
 from receive_app.access import Access
 from receive_app.app import create_app
 from receive_app.ingress import Ingress
@@ -19,9 +17,11 @@ from receive_app.service import log_down
 from soraka import config as settings
 from soraka import wire
 from soraka.errors import LogUnavailable
+from soraka.http import make_server
 from soraka.message import Command, Message
 from soraka.metrics import Metrics
 from soraka.ports import Entry, NewCommand, NewMessage, Record
+from soraka.process import listen
 from soraka.tokens import Tokens
 from soraka.wiring import Parts
 
@@ -140,7 +140,7 @@ class Kit:
 @contextmanager
 def serving(kit: Kit) -> Iterator[tuple[str, int]]:
     """Its HTTP API on a real socket: (host, port)."""
-    server = WSGIServer(("127.0.0.1", 0), kit.app, log=None)
+    server = make_server(listen("127.0.0.1", 0), kit.app)
     server.start()
     try:
         yield "127.0.0.1", int(server.server_port or 0)

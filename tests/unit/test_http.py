@@ -10,7 +10,7 @@ import gevent
 import pytest
 
 from soraka import http
-from soraka.connections import SPARE, WAITING, Connections, fitting
+from soraka.connections import SPARE, Connections, fitting
 from soraka.process import listen
 
 LIMIT_S = 0.3
@@ -26,8 +26,7 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[byt
         gevent.sleep(4 * LIMIT_S)
     body = b"hello"
     if path == "/read":
-        with environ[WAITING]():
-            body = environ["wsgi.input"].read()
+        body = environ["wsgi.input"].read()
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [BIG if path == "/big" else body]
 
