@@ -181,9 +181,7 @@ class _Api:
     def submit(self, data: dict[str, Any], caller: Caller) -> dict[str, str]:
         return {"msgId": self._ingress.submit(schemas.submission(data), caller)}
 
-    def submit_batch(
-        self, data: dict[str, Any], caller: Caller, environ: Environ
-    ) -> list[dict[str, Any]]:
+    def submit_batch(self, data: dict[str, Any], caller: Caller) -> list[dict[str, Any]]:
         """One answer each. Raises Unavailable when every one of them is to be sent again."""
         messages = load(schemas.BATCH, data)["messages"]
         rules.check_batch_size("messages", len(messages), self._limits)
