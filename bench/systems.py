@@ -185,8 +185,8 @@ class Servers(Soraka):
             urllib.request.urlopen(request, timeout=5).close()
         except urllib.error.HTTPError as error:
             with error:
-                return bool(json.load(error)["ec"] != 407)
-        return True
+                return bool(json.load(error)["ec"] == 405)
+        return False
 
     def sizes_mb(self) -> dict[str, float]:
         with redis.Redis.from_url(self.redis_url) as client:

@@ -5,6 +5,7 @@ integer milliseconds (`..._ms`). Everything is frozen. Pure: no I/O.
 """
 
 import uuid
+from binascii import crc32
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -22,6 +23,9 @@ BALANCES = (
     "least_loaded",
 )
 WEIGHTS = ("instance", "load")
+ID_LENGTH = 36
+SLICE_MS = 32
+"""See `part_of`."""
 ID_AHEAD_MS = 60_000
 """How far ahead of our clock the time of a new msg_id may be: the clocks of submitters."""
 NO_OWNER = "-"
@@ -209,3 +213,11 @@ def id_time_ms(msg_id: str) -> int | None:
     if parsed.version != 7 or str(parsed) != msg_id:
         return None
     return parsed.int >> 80
+
+
+def part_of(key: str, parts: int) -> int:
+    """Which of `parts` a key is in. The ids made within SLICE_MS are in one, so that what comes
+    together is written, read and stored together; the slices take turns."""
+    if len(key) != ID_LENGTH:
+        return crc32(key.encode()) % parts
+    return int(key[:8] + key[9:13], 16) // SLICE_MS % parts

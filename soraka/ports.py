@@ -98,7 +98,7 @@ class LogReader(Protocol):
 
 
 class Log(LogReader, Protocol):
-    """Durable, partitioned, replayable: partition = crc32(key) mod partitions."""
+    """Durable, partitioned, replayable: the key alone decides on the partition."""
 
     def create_topic(self, topic: str) -> None:
         """Makes the log of a topic. One that exists already is left as it is."""

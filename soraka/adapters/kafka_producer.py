@@ -7,7 +7,6 @@ no acknowledgement for long is replaced.
 
 import logging
 import time
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from kafka.errors import KafkaError
 
 from soraka.adapters.kafka_client import LET_IN, opened, translated
 from soraka.errors import LogUnavailable, TopicNotFound
+from soraka.message import part_of
 from soraka.ports import Record
 from soraka.tls import Context
 
@@ -141,9 +141,8 @@ class DurableProducer:
         partitions = self._partitions(topic, deadline)
         producer = self._connected(deadline)
         for count, (key, value) in enumerate(records, 1):
-            data = key.encode()
             futures.append(
-                producer.send(topic, value, data, partition=zlib.crc32(data) % partitions)
+                producer.send(topic, value, key.encode(), partition=part_of(key, partitions))
             )
             if count % YIELD_EVERY == 0:
                 gevent.sleep(0)
