@@ -1,4 +1,4 @@
-"""`python -m bench submit|e2e|pending|peer|balance|all --on standalone|servers`. See README.md."""
+"""`python -m bench submit|e2e|pending|peer|balance|smoke|all --on standalone|servers`. See README.md."""
 
 import argparse
 import os
@@ -8,21 +8,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bench import balance, report
+from bench import balance, report, smoke
 from bench.numbers import calibration, wait_quiet
 from bench.processes import Guard
-from bench.programs import Program, end_to_end, pending, submits, warm_up
+from bench.programs import Program, end_to_end, pending, reference, submits, warm_up
 from bench.systems import Scale, running
 from bench.targets import (
     SinkProcess,
     SorakaTarget,
     Target,
+    bare_running,
     celery_running,
     sink_running,
     versions,
 )
 
 BURST_LEAD_MS = 10_000
+SMOKE_LEAD_MS = 3_000
+KINDS = ("submit", "e2e", "pending", "peer", "balance", "smoke", "all")
 
 
 class Run:
@@ -36,24 +39,62 @@ class Run:
         self._calibrations: list[dict[str, float]] = []
 
     def submit(self) -> None:
+        """Each round beside a bare Flask of as many processes; medians of the rounds at the end."""
         options = self._options
+        kinds = [(p, batch) for p in ("http", "thrift") for batch in (1, options.batch)]
+        ratios = []
         with self._soraka() as target:
-            for protocol, batch, connections in (
-                ("http", 1, options.connections * 8),
-                ("http", options.batch, options.connections),
-                ("thrift", 1, options.connections * 8),
-                ("thrift", options.batch, options.connections),
-            ):
-                self._settle()
+            for _ in range(options.rounds):
+                bare = self._bare()
+                for protocol, batch in kinds:
+                    self._settle()
+                    connections = options.connections * (8 if batch == 1 else 1)
+                    row = submits(
+                        target,
+                        self._sink,
+                        protocol=protocol,
+                        batch=batch,
+                        connections=connections,
+                        seconds=options.seconds,
+                    )
+                    self._say("submit", row)
+                    ratios.append(report.against(row, bare))
+        print(report.medians(ratios), flush=True)
+
+    def _bare(self) -> dict[str, Any]:
+        """How fast the machine is now."""
+        options = self._options
+        processes = 1 if options.on == "standalone" else options.receive_processes
+        with bare_running(self._guard, processes) as target:
+            self._settle()
+            row = reference(target, connections=options.connections * 8, seconds=options.seconds)
+        self._say("submit", row)
+        return row
+
+    def smoke(self) -> None:
+        """Raises SystemExit when soraka has become much slower than it was."""
+        options = self._options
+        burst = Program(name="burst", count=options.burst, lead_ms=SMOKE_LEAD_MS)
+        with self._soraka() as target:
+            rows = [self._bare()]
+            for batch in (1, options.batch):
+                connections = options.connections * (8 if batch == 1 else 1)
                 row = submits(
                     target,
                     self._sink,
-                    protocol=protocol,
+                    protocol="http",
                     batch=batch,
                     connections=connections,
                     seconds=options.seconds,
                 )
                 self._say("submit", row)
+                rows.append(row)
+            rows.append(end_to_end(target, self._sink, burst))
+            self._say("e2e", rows[-1])
+        found = smoke.figures(*rows)
+        print("by a bare Flask:", {name: round(n, 2) for name, n in found.items()}, flush=True)
+        if fallen := smoke.fallen(found):
+            raise SystemExit("much slower than it was: " + "; ".join(fallen))
 
     def e2e(self) -> None:
         with self._soraka() as target:
@@ -164,7 +205,7 @@ class Run:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("bench", choices=("submit", "e2e", "pending", "peer", "balance", "all"))
+    parser.add_argument("bench", choices=KINDS)
     parser.add_argument("--on", choices=("standalone", "servers"), default="standalone")
     add = parser.add_argument
     add("--seconds", type=float, default=10, help="of each steady flow (%(default)s)")
@@ -177,7 +218,7 @@ def _options() -> argparse.Namespace:
     add("--workers", type=int, default=1, help="worker processes, on servers (%(default)s)")
     add("--centers", type=int, default=1, help="center processes, on servers (%(default)s)")
     add("--receive-processes", type=int, default=1, help="gunicorn workers (%(default)s)")
-    add("--rounds", type=int, default=1, help="of peer and balance (%(default)s)")
+    add("--rounds", type=int, default=1, help="of submit, peer, balance (%(default)s)")
     add("--peer-workers", type=int, default=2, help="Celery worker processes (%(default)s)")
     add("--quiet", type=float, default=0, help="wait so many s for an idle machine (%(default)s)")
     add("--limit", type=int, default=1800, help="s; then everything is ended (%(default)s)")

@@ -214,9 +214,12 @@ class Load:
         got, result, batch = connection.got, self.result, self._spec.batch
         self._latencies.append(now - connection.began)
         ids = _ID.findall(got)
-        result.accepted += len(ids)
-        result.refused += batch - len(ids)
-        if len(ids) < batch and not result.first_error:
+        accepted = len(ids)
+        if self._spec.protocol == "bare":
+            accepted = int(got.startswith(b"HTTP/1.1 200"))
+        result.accepted += accepted
+        result.refused += batch - accepted
+        if accepted < batch and not result.first_error:
             result.first_error = got[-500:].decode("utf-8", "replace")
         if self._spec.keep_ids:
             self._ids += ids

@@ -41,7 +41,10 @@ class Template:
 
 
 def template(protocol: str, *, topic: str, url: str, batch: int) -> Template:
-    """`protocol` is http or thrift. A batch of 1 is a single submit."""
+    """`protocol` is http or thrift; or bare, of a server that knows no messages. A batch of 1 is a
+    single submit."""
+    if protocol == "bare":
+        return Template((b"GET /?due=", b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"), thrift=False)
     if protocol == "thrift":
         return _thrift(topic, url, batch)
     return _http(topic, url, batch)

@@ -116,6 +116,24 @@ def _costs(used: dict[str, dict[str, float]], sent: Result, messages: int) -> Ro
 # --------------------------------------------------------------------------- submits
 
 
+def reference(target: Target, *, connections: int, seconds: float) -> Row:
+    """A closed loop of requests that do nothing."""
+    target.send(connections=connections, seconds=1)
+    usage = Usage(target.pids)
+    sent = target.send(connections=connections, seconds=seconds)
+    return {
+        "target": target.name,
+        "program": "reference",
+        "connections": connections,
+        "accepted": sent.accepted,
+        "refused": sent.refused + sent.broken,
+        "submit_rate": round(sent.rate),
+        "submit_ms": sent.latency_ms,
+        "error": sent.first_error,
+        **_costs(usage.read(), sent, sent.accepted),
+    }
+
+
 def submits(
     target: SorakaTarget,
     sink: SinkProcess,

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 Row = Mapping[str, Any]
@@ -61,6 +62,26 @@ def ratio(soraka: Row, peer: Row) -> str:
         f"lateness p50 {of(late[0], theirs[0])}, p99 {of(late[1], theirs[1])}, "
         f"CPU per message {of(_cpu(soraka), _cpu(peer))}"
     )
+
+
+def against(row: Row, bare: Row) -> tuple[str, dict[str, float]]:
+    """Of a row of submits: its program, and its figures by those of the reference."""
+    cpu, ours = row["cpu_while_accepting"], ("receive", "standalone")
+    receive = next(cpu[name] for name in ours if name in cpu)
+    return row["program"], {
+        "submits/s": row["submit_rate"] / bare["submit_rate"],
+        "CPU of receive per message": receive / bare["cpu_us"]["bare"],
+    }
+
+
+def medians(ratios: Sequence[tuple[str, Mapping[str, float]]]) -> str:
+    """Of what `against` gave, a line per program."""
+    lines = []
+    for program in dict.fromkeys(program for program, _ in ratios):
+        rounds = [figures for name, figures in ratios if name == program]
+        said = [f"{what} {median(r[what] for r in rounds):.2f}" for what in rounds[0]]
+        lines.append(f"{program} / bare Flask, median of {len(rounds)}: {', '.join(said)}")
+    return "\n".join(lines)
 
 
 def _cpu(row: Row) -> float:

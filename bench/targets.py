@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bench.load import Result, Spec
+from bench.ports import free_port
 from bench.processes import ROOT, Guard, Process, temporary_folder, wait_until
 from bench.systems import Soraka, start_stack, stop_stack
 
@@ -55,6 +57,53 @@ class SorakaTarget:
 
     def check(self) -> None:
         self.system.check()
+
+
+class BareTarget:
+    """A bare Flask "ok" under gunicorn with gevent workers: how fast the machine is now. Use
+    `bare_running`."""
+
+    name = "bare Flask"
+
+    def __init__(self, guard: Guard, folder: Path, workers: int) -> None:
+        self._guard = guard
+        self._folder = folder
+        self._port = free_port()
+        options = f"-k gevent -w {workers} -b 127.0.0.1:{self._port} --log-level warning"
+        self.process = Process(
+            guard,
+            ["-m", "gunicorn", *options.split(), "--no-control-socket", "bench.bare:app"],
+            log=folder / "bare.log",
+        )
+        self.pids = {"bare": self.process.pid}
+        wait_until(self._ready, 30, "the bare Flask is ready")
+
+    def _ready(self) -> bool:
+        self.check()
+        try:
+            socket.create_connection(("127.0.0.1", self._port), timeout=1).close()
+        except OSError:
+            return False
+        return True
+
+    def send(self, **fields: Any) -> Result:
+        """Requests of one kind, whatever `protocol` and `batch` say."""
+        fields |= {"protocol": "bare", "batch": 1}
+        spec = Spec(port=self._port, topic="", url="", **fields)
+        return _run_load(self._guard, "bench.load", spec, self._folder / "load.log", {})
+
+    def check(self) -> None:
+        self.process.check()
+
+
+@contextmanager
+def bare_running(guard: Guard, workers: int) -> Iterator[BareTarget]:
+    with temporary_folder(guard) as folder:
+        target = BareTarget(guard, folder, workers)
+        try:
+            yield target
+        finally:
+            target.process.stop()
 
 
 class CeleryTarget:
