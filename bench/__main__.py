@@ -1,4 +1,4 @@
-"""`python -m bench submit|e2e|pending|peer|balance|smoke|all --on standalone|servers`. See README.md."""
+"""`python -m bench KIND --on standalone|servers`. See README.md."""
 
 import argparse
 import os

@@ -12,8 +12,7 @@ KNOWN: Mapping[str, float] = {
     "submits in batches of 100": 4.0,
     "callbacks of a burst": 1.5,
 }
-"""Per second, by the requests per second of a bare Flask with one process: `python -m bench smoke --on
-servers` on two idle cores."""
+"""Per second, by the requests per second of a bare Flask with one process, on two idle cores."""
 LEAST = 0.5
 Row = Mapping[str, Any]
 
