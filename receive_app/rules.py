@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import Any
 
@@ -126,6 +127,7 @@ def check_url(url: str, max_length: int) -> str:
     return _host_of(match["authority"])
 
 
+@lru_cache(maxsize=1024)
 def _host_of(authority: str) -> str:
     if "@" in authority:
         raise InvalidParams("callback.url", "must not hold a user name or password")
