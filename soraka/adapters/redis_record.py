@@ -25,10 +25,10 @@ def new_record(new: NewMessage) -> bytes:
     return b"".join((head, owner, topic, new.body))
 
 
-def claim_of(kind: int, rest: int | bytes, life: str) -> Claim:
-    """Source: a pair of `lua/claim.lua`, and the era it begins with."""
+def claim_of(kind: int, rest: int | bytes, life: str, now: int) -> Claim:
+    """Source: a pair of `lua/claim.lua`, and the era and time that it begins with."""
     if kind == _FIRE:
-        return _fire(bytes(rest), life)
+        return _fire(bytes(rest), life, now)
     return Claim(_KINDS[kind], int(rest)) if kind else _EMPTY
 
 
@@ -58,9 +58,12 @@ def history_in(raw: bytes) -> list[Attempt]:
     return history_of(_parts(raw)[-1])
 
 
-def _fire(raw: bytes, life: str) -> Claim:
-    _, due, _, lease, attempt, tries, releases, *_ = HEAD.unpack_from(raw)
-    return Claim(ClaimKind.FIRE, lease, attempt, due, _parts(raw)[4], tries, releases, life)
+def _fire(raw: bytes, life: str, now: int) -> Claim:
+    _, due, _, lease, attempt, tries, releases, _, _, *sizes = HEAD.unpack_from(raw)
+    body = raw[HEAD.size + sum(sizes[:-1]) :]
+    return Claim(
+        ClaimKind.FIRE, lease, attempt, due, body, tries, releases, life, max(0, due - now)
+    )
 
 
 def _parts(raw: bytes) -> tuple[bytes, ...]:
