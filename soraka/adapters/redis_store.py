@@ -163,7 +163,11 @@ class RedisStore(RedisArchive, RedisKeys):
         own = {shard: [msg_ids[i] for i in at] for shard, at in by_shard.items()}
         common = (self._clock(), self._lease_margin_ms, ahead_ms)
         replies = self._redis.run_each_some("claim", common, own)
-        return in_order(by_shard, list(map(_claims, replies, by_shard.values())))
+        claims = [
+            _claims(reply, at, self._lease_margin_ms)
+            for reply, at in zip(replies, by_shard.values(), strict=True)
+        ]
+        return in_order(by_shard, claims)
 
     def life(self, msg_id: str) -> str:
         (era,) = self._redis.run("life", [(self._shard_of(msg_id), ())])
@@ -283,12 +287,12 @@ class RedisStore(RedisArchive, RedisKeys):
         )
 
 
-def _claims(reply: list[Any] | None, at: Sequence[int]) -> list[Claim]:
+def _claims(reply: list[Any] | None, at: Sequence[int], margin_ms: int) -> list[Claim]:
     """Source: a reply of `claim`; None when the shard did not answer."""
     if reply is None:
         return [_UNKNOWN] * len(at)
-    life, now = reply[0].decode(), reply[1]
-    return [claim_of(kind, rest, life, now) for kind, rest in pairs(reply[2:])]
+    life, free_at = reply[0].decode(), reply[1] + margin_ms
+    return [claim_of(kind, rest, life, free_at) for kind, rest in pairs(reply[2:])]
 
 
 def _by_owner(replies: Iterable[Sequence[Any] | None]) -> dict[str, int]:

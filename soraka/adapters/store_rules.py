@@ -62,7 +62,7 @@ class Rules:
         if row.lease_until > now:
             return Claim(ClaimKind.BUSY, row.lease_until)
         at = max(row.due_at, row.not_before)
-        if at > now and (at > now + ahead_ms or at == row.not_before):
+        if at > now + ahead_ms:
             return Claim(ClaimKind.LATER, at)
         row.not_before, row.lease_until = 0, max(at, now) + row.ttr_ms + self.lease_margin_ms
         row.attempt += 1

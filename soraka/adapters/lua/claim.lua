@@ -1,7 +1,7 @@
 -- ARGV: clock, margin, how far ahead; of each shard message ids.
 -- Returns for each shard the era, now, then two for each id: 0 '' gone, 1 due, 2 end of the other's
 -- lease, 3 the record as claimed, without its history. What falls due within `ahead` is claimed
--- before its time; but not what is held back.
+-- before its time, and its lease runs from then on.
 -- Does nothing in a shard while nobody has vouched for this server, which may have lost a cancel:
 -- the reply of that is null, and when all are the script fails.
 local GONE, LATER, BUSY, FIRE = 0, 1, 2, 3
@@ -17,7 +17,7 @@ local function claim(r)
   end
   if r.lease > now then return BUSY, r.lease end
   local at = math.max(r.due, r.not_before)
-  if at > now and (at > now + ahead or at == r.not_before) then return LATER, at end
+  if at > now + ahead then return LATER, at end
   r.not_before, r.lease = 0, math.max(at, now) + r.ttr + margin
   r.attempt, r.tries = r.attempt + 1, r.tries + 1
   local changed = save_head(r)
