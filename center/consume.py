@@ -1,5 +1,6 @@
 """From the log to the store: read, schedule, deliver, commit, in that order."""
 
+import dataclasses
 import logging
 import time
 from collections import defaultdict
@@ -30,6 +31,10 @@ from soraka.ports import (
 log = logging.getLogger(__name__)
 
 POLL_MS = 200
+SPACING_S = 0.01
+"""Between two polls that find something: under load records come in batches, the first go at once."""
+AT_ONCE = 250
+"""Records: 3 ms of Redis, in which claims wait."""
 CHECK_EVERY_S = 1.0
 CHECKED_AT_ONCE = 50
 """Partitions whose positions are read in one check: with more, they take turns."""
@@ -76,12 +81,14 @@ class Consume:
         """One poll and what comes of it. Raises Unavailable; nothing is lost then."""
         # what came before its partition is begun is dropped: beginning it goes back for it
         batches = [b for b in self._consumer.poll(POLL_MS) if self._has_begun(b)]
+        began = time.monotonic()
         self._committed = None
+        near: dict[str, list[DueId]] = defaultdict(list)
         taken = 0
         try:
             self._follow_assignment()
             for batch in batches:
-                self._take(batch)
+                self._take(batch, near)
                 taken += 1
             self._check_now_and_then()
         except StoreUnavailable as exc:
@@ -91,7 +98,11 @@ class Consume:
         except BaseException:
             self._go_back_to(batches[taken:])
             raise
+        finally:
+            self._workers.deliver(near)
         self._metrics.log_lag.set(self._consumer.lag())
+        if batches:
+            gevent.sleep(max(0.0, began + SPACING_S - time.monotonic()))
 
     def commit(self) -> None:
         """Every shard stands at or after what is committed."""
@@ -192,20 +203,27 @@ class Consume:
 
     # ------------------------------------------------------------------ a batch
 
-    def _take(self, batch: Batch) -> None:
+    def _take(self, batch: Batch, near: dict[str, list[DueId]]) -> None:
+        """Adds to `near` what falls due soon, by the worker that has it."""
         if not self._has_begun(batch):
             return  # taken away by now
+        for start in range(0, len(batch.records), AT_ONCE):
+            part = dataclasses.replace(batch, records=batch.records[start : start + AT_ONCE])
+            try:
+                self._schedule(part, near)
+            except Gap as gap:
+                self._go_back(gap)
+                return
+
+    def _schedule(self, batch: Batch, near: dict[str, list[DueId]]) -> None:
         read = self._read[batch.partition]
         entries = self._entries(batch)
-        try:
-            read.positions = self._store.schedule(
-                batch.partition, read.positions, batch.last, entries
-            )
-        except Gap as gap:
-            self._go_back(gap)
-            return
+        read.positions = self._store.schedule(batch.partition, read.positions, batch.last, entries)
         self._metrics.scheduled.inc(len(entries))
-        self._deliver(entries)
+        until = self._clock.now_ms() + self._horizon_ms
+        for entry in entries:
+            if isinstance(entry, NewMessage) and entry.message.due_at < until:
+                near[entry.owner].append(DueId(entry.message.due_at, entry.message.msg_id))
 
     def _entries(self, batch: Batch) -> list[Entry]:
         entries: list[Entry] = []
@@ -234,14 +252,6 @@ class Consume:
                 self._log.append_dead_letter([record])
             except BodyTooLarge as exc:  # it stays where it is, and was logged with its position
                 log.error("record.too_large", extra={"key": record.key, "reason": str(exc)})
-
-    def _deliver(self, entries: Sequence[Entry]) -> None:
-        until = self._clock.now_ms() + self._horizon_ms
-        near: dict[str, list[DueId]] = defaultdict(list)
-        for entry in entries:
-            if isinstance(entry, NewMessage) and entry.message.due_at < until:
-                near[entry.owner].append(DueId(entry.message.due_at, entry.message.msg_id))
-        self._workers.deliver(near)
 
 
 def _entry(logged: Logged, choose: Callable[[str], str]) -> Entry:

@@ -21,6 +21,9 @@ from prometheus_client import (
 )
 from prometheus_client import Gauge as AnyGauge
 
+from soraka.counted import Counts, Durations
+from soraka.ports import Ended
+
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
 _STORE_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2)
 
@@ -120,23 +123,17 @@ class Metrics:
             "soraka_resumed_messages", "Messages of topics no longer paused, given out", registry=r
         )
         self.workers = WorkerGauges(r)
-        self.callbacks = Counter(
-            "soraka_callbacks", "Attempts by how they ended", ["ended"], registry=r
+        self.callbacks = Counts(
+            "soraka_callbacks", "Attempts by how they ended", "ended", map(str, Ended), r
         )
-        self.lateness = Histogram(
-            "soraka_lateness_seconds",
-            "From due time to the start of the callback",
-            buckets=_SECONDS,
-            registry=r,
+        self.lateness = Durations(
+            "soraka_lateness_seconds", "From due time to the start of the callback", _SECONDS, r
         )
-        self.callback_seconds = Histogram(
-            "soraka_callback_seconds", "Duration of callbacks", buckets=_SECONDS, registry=r
+        self.callback_seconds = Durations(
+            "soraka_callback_seconds", "Duration of callbacks", _SECONDS, r
         )
-        self.flow_seconds = Histogram(
-            "soraka_flow_seconds",
-            "From due time to the end of the callback",
-            buckets=_SECONDS,
-            registry=r,
+        self.flow_seconds = Durations(
+            "soraka_flow_seconds", "From due time to the end of the callback", _SECONDS, r
         )
         self.pending = Gauge("soraka_pending_messages", "Messages not finished", registry=r)
         self.overdue = Gauge(

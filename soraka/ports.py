@@ -182,7 +182,8 @@ class Claim(NamedTuple):
     of this attempt, `body` the encoded message. `tries` counts the attempts from 1, released ones
     left out: it is what a retry schedule goes by and what the callback is told. `releases` is how
     often it was RELEASED, since it was redriven last. `life` is that of the server which gave the
-    lease, see `Store.life`.
+    lease, see `Store.life`. `early_ms`: so long before its time the claim was given, and so long
+    after the answer has come the call may leave, not before.
     LATER: not due, or held back; `at` is when it may be claimed. BUSY: another lease runs; `at`
     is its end. GONE: finished, or no such message. UNKNOWN: the shard it lives in did not answer,
     or has restarted and no one has vouched for it yet; ask again. In these four the rest is empty.
@@ -196,6 +197,7 @@ class Claim(NamedTuple):
     tries: int = 0
     releases: int = 0
     life: str = ""
+    early_ms: int = 0
 
     @property
     def lease(self) -> Lease:
@@ -295,8 +297,10 @@ class Store(Protocol):
         StoreUnavailable also when too many commands wait; some may have been applied.
         """
 
-    def claim(self, msg_ids: Sequence[str]) -> list[Claim]:
-        """Takes a lease of ttr + margin on each that is due; one answer each, in order.
+    def claim(self, msg_ids: Sequence[str], ahead_ms: int = 0) -> list[Claim]:
+        """Takes a lease of ttr + margin on each that is due; one answer each, in order. One that
+        is due, or held back no more, within `ahead_ms` is claimed, too: its lease runs from that time
+        on, but commands come too late for it already.
 
         UNKNOWN for those whose shard alone is out of reach; StoreUnavailable when all are."""
 

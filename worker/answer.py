@@ -16,7 +16,9 @@ from worker.judge import Answer
 
 MAX_HEAD_BYTES = 32 << 10
 """Of status line, headers and interim answers together."""
-_RECEIVE_BYTES = 16 << 10
+_received = memoryview(bytearray(16 << 10))
+"""Of whichever greenlet reads: what it read is taken out before another runs. A buffer for each read
+would be the largest thing that is allocated for a call."""
 _KEPT_FIELDS = frozenset({"retry-after", "keep-alive"})
 
 
@@ -109,7 +111,7 @@ def _read(sock: socket.socket, parser: _Parser, max_head: int, max_rest: int) ->
     """Feeds the parser until the answer is there, or enough of it."""
     received = 0
     while not (parser.complete or (parser.status and parser.cut)):
-        data = sock.recv(_RECEIVE_BYTES)
+        data = bytes(_received[: sock.recv_into(_received)])
         if not data and not received:
             raise CutOff("connection closed without an answer")
         received += len(data)

@@ -1,9 +1,13 @@
 """The worker's loop: sleep until the next is due, claim, call, settle.
 
 Greenlets share the state of `Loop`. The pager brings what falls due soon; the timer sleeps until
-the first of it is due and has it claimed; a claim asks for many at once and starts a call for
-each it gets; the settler writes what came of them. What is known in memory is a hint all the
-way: the claim alone decides, and whatever gets lost here is paged again.
+a little before the first of it is due and has it claimed, and with it what follows soon; a claim
+asks for many at once, and the timer starts the call of each it gets when its time has come; the
+settler writes what came of them. What is known in memory is a hint all the way: the claim alone
+decides, and whatever gets lost here is paged again.
+
+Nothing is early: a claim tells how long before its due time the store gave it, and for so long
+after the answer has come the call waits, whatever our own clock says.
 """
 
 import logging
@@ -23,6 +27,8 @@ from worker.admission import Admission
 from worker.again import Paces, Unanswered
 from worker.breaker import Breakers
 from worker.calls import Call, Calls, OnDone, OnFire, OnRelease
+from worker.crew import Crew
+from worker.early import Early
 from worker.gates import Gates
 from worker.offers import HandBack, Offers
 from worker.pager import Pager
@@ -37,6 +43,10 @@ log = logging.getLogger(__name__)
 BATCH = 200
 CLAIM_SPACING_S = 0.005
 """Between the starts of two claims: under load they come in batches, the first goes at once."""
+LEAD_MS = 8
+"""A claim is made so long before a due time: it takes as long on a busy machine."""
+AHEAD_MS = 25
+"""With it all is claimed that falls due so soon. In that time a cancel comes too late."""
 LONGEST_NAP_S = 1.0
 """The timer turns at least so often, to show that it lives."""
 STARVED_NAP_S = 0.1
@@ -75,9 +85,11 @@ class Loop:
         self._clock = clock
         self._config = config
         self._greenlets = Group()
+        self._crew = Crew(self._greenlets)
         self._timer = Timer(config.max_held)
         self._unanswered = Unanswered(config.max_held, shards)
         self._paces = Paces(config.max_held)
+        self._early = Early()
         self._busy: set[str] = set()  # being claimed, called or settled
         self._claiming = 0
         self._calling = 0
@@ -216,7 +228,7 @@ class Loop:
         while True:
             self._turns.turn("timer")
             try:
-                nap_s = self._fire_due()
+                nap_s = self._turn()
             except Exception:  # the edge of a process: one bad turn must not end the loop
                 log.exception("timer.failed")
                 nap_s = AFTER_FAILURE_S
@@ -224,8 +236,17 @@ class Loop:
             self._wake.clear()
             self._wake.wait(nap_s)
 
-    def _fire_due(self) -> float:
-        """Has claimed what is due and fits; how long to sleep now, in seconds."""
+    def _turn(self) -> float:
+        """Calls and claims what is to be called and claimed now; how long to sleep, in seconds."""
+        now = time.monotonic()
+        for msg_id, claim in self._early.take(now):
+            self._crew.run(self._make_call, msg_id, claim)
+        wait_s = self._early.wait_s(now)
+        nap_s = self._claim_due()
+        return nap_s if wait_s is None else min(nap_s, wait_s)
+
+    def _claim_due(self) -> float:
+        """Has claimed what is due soon and fits; how long to sleep then, in seconds."""
         wait_s = self._next_claim - time.monotonic()
         if wait_s > 0:
             return wait_s
@@ -237,14 +258,16 @@ class Loop:
         size = min(free, BATCH)
         if msg_ids := self._unanswered.take(now, size):
             return self._spawn_claim(self._claim_again, msg_ids)
-        if msg_ids := self._timer.pop_due(now, size):
+        next_due = self._timer.next_due_ms()
+        if next_due is not None and next_due <= now + LEAD_MS:
+            msg_ids = self._timer.pop_due(now + AHEAD_MS, size)
             return self._spawn_claim(self._claim, msg_ids)
         return self._nap_s()
 
     def _spawn_claim(self, claim: Callable[[list[str]], object], msg_ids: list[str]) -> float:
         self._busy.update(msg_ids)
         self._claiming += len(msg_ids)
-        self._greenlets.spawn(claim, msg_ids)
+        self._crew.run(claim, msg_ids)
         self._next_claim = time.monotonic() + CLAIM_SPACING_S
         return CLAIM_SPACING_S
 
@@ -255,8 +278,11 @@ class Loop:
         return max(1, self._asleep_until - now) / 1000
 
     def _next_due(self) -> int | None:
-        times = (self._timer.next_due_ms(), self._unanswered.next_ms())
-        return min((at for at in times if at is not None), default=None)
+        """When to claim again."""
+        due, unanswered = self._timer.next_due_ms(), self._unanswered.next_ms()
+        if due is None:
+            return unanswered
+        return due - LEAD_MS if unanswered is None else min(due - LEAD_MS, unanswered)
 
     def _free_slots(self) -> int:
         """How many may be claimed: bounded are calls under way, and outcomes not yet settled.
@@ -306,11 +332,14 @@ class Loop:
         handed_over = 0
         asked = time.monotonic()
         try:
-            claims = self._store.claim(msg_ids)
+            claims = self._store.claim(msg_ids, AHEAD_MS)
+            answered = time.monotonic()
             self._claim_back_off.worked()
             for msg_id, claim in zip(msg_ids, claims, strict=True):
-                self._act_on(msg_id, claim, asked)
+                self._act_on(msg_id, claim, asked, answered)
                 handed_over += 1
+            if self._early:
+                self._wake.set()
             return [i for i, c in zip(msg_ids, claims, strict=True) if c.kind is ClaimKind.UNKNOWN]
         except StoreUnavailable as exc:
             self._claim_back_off.failed(exc)
@@ -324,12 +353,15 @@ class Loop:
             self._slot_freed()
         return []
 
-    def _act_on(self, msg_id: str, claim: Claim, asked: float) -> None:
+    def _act_on(self, msg_id: str, claim: Claim, asked: float, answered: float) -> None:
         if claim.kind is ClaimKind.FIRE:
             self._paces.forget(msg_id)
             self._calling += 1
             self._standing.claimed(claim, asked)
-            self._greenlets.spawn(self._make_call, msg_id, claim)
+            if claim.early_ms:
+                self._early.put(msg_id, claim, answered + claim.early_ms / 1000)
+            else:
+                self._crew.run(self._make_call, msg_id, claim)
             return
         self._busy.discard(msg_id)
         if claim.kind is ClaimKind.GONE:

@@ -72,7 +72,6 @@ class Worker:
             secured=parts.peers_tls,
         )
         self._failing = Failing()
-        self._ended = {ended: metrics.callbacks.labels(ended.value) for ended in Ended}
         self._tally = Tally(self.instance.address)
         self._flusher = Flusher(parts.store, self._tally)
         self._teller: gevent.Greenlet[..., None] | None = None
@@ -151,7 +150,7 @@ class Worker:
 
     def _done(self, done: Done) -> None:
         self._failing.add(done.topic, done.ended, done.reason)
-        self._ended[done.ended].inc()
+        self._metrics.callbacks.inc(done.ended)
         if done.ended is Ended.RELEASED:  # no call was made
             return
         self._metrics.callback_seconds.observe(done.duration_ms / 1000)

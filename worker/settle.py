@@ -16,7 +16,7 @@ from worker.again import shard_of
 log = logging.getLogger(__name__)
 
 BATCH = 200
-LINGER_S = 0.005
+LINGER_S = 0.02
 """More outcomes come together in this time; nobody waits for a settle."""
 
 
@@ -99,7 +99,8 @@ class Settler:
             self._turned()
             if not self._filled.wait(timeout=1):
                 continue
-            gevent.sleep(LINGER_S)
+            if len(self._waiting) < BATCH:
+                gevent.sleep(LINGER_S)
             batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
             if not self._waiting:
                 self._filled.clear()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import gevent
 
 from soraka.adapters.id_span import IdSpan, id_span
-from soraka.adapters.redis_args import triples
+from soraka.adapters.redis_args import pairs, triples
 from soraka.adapters.redis_node import Arg
 from soraka.adapters.redis_record import STATES, history_in, place_of, stored_of
 from soraka.adapters.redis_scripts import prefix
@@ -146,7 +146,7 @@ class RedisArchive(RedisShards):
             keys = (f"{prefix(shard)}y:{series}:{span}:{name}" for span, name in part)
             replies = self._redis.read([(shard, ("HGETALL", key)) for key in keys])
             for (span, name), reply in zip(part, replies, strict=True):
-                for minute, value in reply.items():
+                for minute, value in pairs(reply):
                     begin = span * SPAN_MS + int(minute) * MINUTE_MS
                     if since <= begin < until:
                         found.setdefault(begin, {})[name] = int(value)

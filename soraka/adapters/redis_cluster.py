@@ -22,6 +22,8 @@ class ClusterTopology:
     What is known goes on to serve while no server can be asked.
     """
 
+    together = False
+
     def __init__(self, seeds: Sequence[Options], limits: Limits) -> None:
         self._options = seeds[0]
         self._limits = limits

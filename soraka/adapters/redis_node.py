@@ -5,13 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from redis import BlockingConnectionPool, Redis, SSLConnection
+from redis.connection import AbstractConnection, Connection, SSLConnection
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MovedError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
+from soraka.adapters.redis_pool import Pool
 from soraka.tls import Context, connected
 
 Arg = str | bytes | int
@@ -64,14 +65,9 @@ class Node:
         self.host = str(options.get("host", "localhost"))
         self.address = str(options.get("path") or f"{self.host}:{options.get('port', 6379)}")
         self._secured: Context | None = options.get("secured")
-        if self._secured is not None:
-            options = {**options, "connection_class": _Secured}
-        pool = BlockingConnectionPool(
-            max_connections=limits.max_connections,
-            timeout=limits.timeout_ms / 1000,
-            **{**limits.options(), **options},
-        )
-        self._redis = Redis(connection_pool=pool)
+        kind, given = _connection(options)
+        given = {**limits.options(), **given}
+        self._pool = Pool(lambda: kind(**given), limits.max_connections, limits.timeout_ms / 1000)
         self._rest_s = limits.rest_ms / 1000
         self._rests_until = float("-inf")
 
@@ -91,31 +87,37 @@ class Node:
             raise
 
     def _send(self, commands: Sequence[Command]) -> list[Any]:
-        pipe = self._redis.pipeline(transaction=False)
-        for command in commands:
-            pipe.execute_command(*command)
         try:
-            replies: list[Any] = pipe.execute(raise_on_error=False)
+            return self._pool.ask(commands)
         except ValueError as exc:  # so gevent says that a socket was closed under its reader
             raise RedisConnectionError(f"{self.address} was left: {exc}") from exc
         except (RedisConnectionError, RedisTimeoutError) as exc:
             if self._secured is not None and (why := self._secured.why(exc)):
                 raise type(exc)(f"{self.address}: {why}") from exc
             raise
-        return replies
 
     def retire(self) -> None:
         """Calls under way go on; those that come later connect anew."""
-        self._redis.connection_pool.disconnect(inuse_connections=False)
+        self._pool.retire()
 
     def close(self) -> None:
         """Calls under way fail. Safe to repeat."""
-        self._redis.close()
-        self._redis.connection_pool.disconnect()
+        self._pool.close()
+
+
+def _connection(options: Options) -> tuple[type[AbstractConnection], Options]:
+    """Of which kind, and what it is made with."""
+    if options.get("secured") is not None:
+        return _Secured, {k: v for k, v in options.items() if k != "connection_class"}
+    kind: type[AbstractConnection] = options.get("connection_class", Connection)
+    return kind, {k: v for k, v in options.items() if k not in ("connection_class", "secured")}
 
 
 class Topology(Protocol):
-    """Which server holds a shard now."""
+    """Which server holds a shard now. `together`: one script may work on several shards, for all
+    are at one server."""
+
+    together: bool
 
     def locate(self, shards: Iterable[int]) -> Mapping[int, Node]:
         """Those that are known. Raises RedisError or OSError when there is no knowing."""
@@ -132,6 +134,8 @@ class Topology(Protocol):
 
 class OneNode:
     """The topology of a single server."""
+
+    together = True
 
     def __init__(self, node: Node) -> None:
         self._node = node

@@ -25,10 +25,11 @@ def new_record(new: NewMessage) -> bytes:
     return b"".join((head, owner, topic, new.body))
 
 
-def claim_of(kind: int, rest: int | bytes, life: str) -> Claim:
-    """Source: a pair of `lua/claim.lua`, and the era it begins with."""
+def claim_of(kind: int, rest: int | bytes, life: str, free_at: int) -> Claim:
+    """Source: a pair of `lua/claim.lua`, and the era that it begins with. `free_at` is when a lease
+    would end that begins now, of a message without a ttr."""
     if kind == _FIRE:
-        return _fire(bytes(rest), life)
+        return _fire(bytes(rest), life, free_at)
     return Claim(_KINDS[kind], int(rest)) if kind else _EMPTY
 
 
@@ -58,9 +59,11 @@ def history_in(raw: bytes) -> list[Attempt]:
     return history_of(_parts(raw)[-1])
 
 
-def _fire(raw: bytes, life: str) -> Claim:
-    _, due, _, lease, attempt, tries, releases, *_ = HEAD.unpack_from(raw)
-    return Claim(ClaimKind.FIRE, lease, attempt, due, _parts(raw)[4], tries, releases, life)
+def _fire(raw: bytes, life: str, free_at: int) -> Claim:
+    _, due, _, lease, attempt, tries, releases, _, ttr_ms, *sizes = HEAD.unpack_from(raw)
+    body = raw[HEAD.size + sum(sizes[:-1]) :]
+    early_ms = lease - ttr_ms - free_at
+    return Claim(ClaimKind.FIRE, lease, attempt, due, body, tries, releases, life, early_ms)
 
 
 def _parts(raw: bytes) -> tuple[bytes, ...]:

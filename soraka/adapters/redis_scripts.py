@@ -8,6 +8,7 @@ from typing import Any
 from redis.exceptions import (
     AskError,
     AuthenticationError,
+    ClusterCrossSlotError,
     MovedError,
     NoPermissionError,
     NoScriptError,
@@ -19,14 +20,18 @@ from soraka.adapters.redis_node import Arg, Command, Topology
 from soraka.adapters.redis_send import send
 from soraka.errors import StoreUnavailable
 
+OwnArgs = Mapping[int, Sequence[Arg]]
+"""Shard -> arguments for it alone; not empty."""
+_Call = tuple[Sequence[int], Sequence[Arg]]
+"""Shards of one server, and all arguments."""
 _LUA = Path(__file__).parent / "lua"
 # Each script, whether it may run when Redis is full, and what is sent in front of it.
 _PARTS = {
-    "schedule": ("#!lua", ("common", "era", "apply")),
-    "command": ("#!lua flags=allow-oom", ("common", "apply")),
-    "claim": ("#!lua flags=allow-oom", ("common", "era")),
-    "settle": ("#!lua flags=allow-oom", ("common",)),
-    "assign": ("#!lua flags=allow-oom", ("common",)),
+    "schedule": ("#!lua", ("common", "shards", "era", "apply")),
+    "command": ("#!lua flags=allow-oom", ("common", "shards", "apply")),
+    "claim": ("#!lua flags=allow-oom", ("common", "shards", "era")),
+    "settle": ("#!lua flags=allow-oom", ("common", "shards")),
+    "assign": ("#!lua flags=allow-oom", ("common", "shards")),
     "rewind": ("#!lua flags=allow-oom", ("common",)),
     "adopt": ("#!lua flags=allow-oom", ("common",)),
     "life": ("#!lua flags=allow-oom", ("common", "era")),
@@ -38,7 +43,7 @@ _PARTS = {
     "counts": ("#!lua flags=allow-oom", ("common",)),
     "backlog": ("#!lua flags=allow-oom", ("common",)),
     "keep": ("#!lua flags=allow-oom", ("common",)),
-    "keep_keys": ("#!lua", ("common",)),
+    "keep_keys": ("#!lua", ("common", "shards")),
     "add_stats": ("#!lua", ("common",)),
     "scan": ("#!lua flags=allow-oom", ("common", "era")),
 }
@@ -71,15 +76,24 @@ class RedisScripts:
     def run(self, name: str, calls: Sequence[tuple[int, Sequence[Arg]]]) -> list[Any]:
         """Runs a script once per (shard, arguments); one reply each, in order. Raises
         StoreUnavailable when one of them failed; the others may have had their effect."""
-        return _all(self._run(name, calls))
+        return _all(self._run(name, _alone(calls)))
 
     def run_some(self, name: str, calls: Sequence[tuple[int, Sequence[Arg]]]) -> list[Any]:
         """As `run`, with None for those that failed; raises StoreUnavailable when all did."""
-        return _some(self._run(name, calls))
+        return _some(self._run(name, _alone(calls)))
 
     def attempt(self, name: str, calls: Sequence[tuple[int, Sequence[Arg]]]) -> list[Any]:
         """As `run`, with a RedisError or an OSError for those that failed."""
-        return self._run(name, calls)
+        return self._run(name, _alone(calls))
+
+    def run_each(self, name: str, common: Sequence[Arg], own: OwnArgs) -> list[Any]:
+        """As `run`, for a script with `lua/shards.lua`: `common` arguments, and those of each shard.
+        One reply for each shard; but one call for all of them, where they may share one."""
+        return _all(self._run_each(name, common, own))
+
+    def run_each_some(self, name: str, common: Sequence[Arg], own: OwnArgs) -> list[Any]:
+        """As `run_some`."""
+        return _some(self._run_each(name, common, own))
 
     def read(self, commands: Sequence[tuple[int, Command]]) -> list[Any]:
         """Plain commands, each on its shard; one reply each. Raises as `run`."""
@@ -100,7 +114,22 @@ class RedisScripts:
     def close(self) -> None:
         self._topology.close()
 
-    def _run(self, name: str, calls: Sequence[tuple[int, Sequence[Arg]]]) -> list[Any]:
+    def _run_each(self, name: str, common: Sequence[Arg], own: OwnArgs) -> list[Any]:
+        shards = list(own)
+        groups = [shards] if self._topology.together else [[shard] for shard in shards]
+        calls: list[_Call] = []
+        for group in groups:
+            args = [*common]
+            for shard in group:
+                args.append(len(own[shard]))
+                args += own[shard]
+            calls.append((group, args))
+        replies: list[Any] = []
+        for group, reply in zip(groups, self._run(name, calls), strict=True):
+            replies += [reply] * len(group) if isinstance(reply, Exception) else reply
+        return replies
+
+    def _run(self, name: str, calls: Sequence[_Call]) -> list[Any]:
         """Those that found the script missing (a restart, a fail-over) did nothing; they alone
         are sent again with the script."""
         sha, source = self._shas[name], self._sources[name]
@@ -112,9 +141,16 @@ class RedisScripts:
                 replies[i] = reply
         return replies
 
-    def _send(self, how: str, script: str, calls: Sequence[tuple[int, Sequence[Arg]]]) -> list[Any]:
-        commands = [(shard, (how, script, 1, prefix(shard), *args)) for shard, args in calls]
+    def _send(self, how: str, script: str, calls: Sequence[_Call]) -> list[Any]:
+        commands = [
+            (shards[0], (how, script, len(shards), *map(prefix, shards), *args))
+            for shards, args in calls
+        ]
         return send(self._topology, commands)
+
+
+def _alone(calls: Sequence[tuple[int, Sequence[Arg]]]) -> list[_Call]:
+    return [((shard,), args) for shard, args in calls]
 
 
 def _all(replies: list[Any]) -> list[Any]:
@@ -134,10 +170,8 @@ def _some(replies: list[Any]) -> list[Any]:
 
 
 def _unavailable(error: Exception) -> StoreUnavailable:
-    if isinstance(error, MovedError):
-        return StoreUnavailable(
-            f"redis: {error} has the shard now; for a cluster store.redis_mode must say so"
-        )
+    if isinstance(error, MovedError | ClusterCrossSlotError):
+        return StoreUnavailable(f"redis: {error}; for a cluster store.redis_mode must say so")
     if isinstance(error, AskError | TryAgainError):
         return StoreUnavailable("redis: a shard is just being moved to another server")
     if isinstance(error, AuthenticationError):

@@ -21,6 +21,8 @@ class SentinelTopology:
     answering them: `min-replicas-to-write 1` on the servers bounds that.
     """
 
+    together = True
+
     def __init__(
         self, sentinels: Sequence[Options], master: str, options: Options, limits: Limits
     ) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from binascii import crc32
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any, TypeVar
@@ -39,9 +40,10 @@ class RedisShards:
 
     def _by_shard(self, msg_ids: Iterable[str]) -> dict[int, list[int]]:
         """Shard -> indexes of its ids."""
-        by_shard: dict[int, list[int]] = {}
+        by_shard: dict[int, list[int]] = defaultdict(list)
+        shards = len(self._shards)
         for index, msg_id in enumerate(msg_ids):
-            by_shard.setdefault(self._shard_of(msg_id), []).append(index)
+            by_shard[crc32(msg_id.encode()) % shards].append(index)
         return by_shard
 
     def _each(
@@ -49,16 +51,16 @@ class RedisShards:
         script: str,
         head: Sequence[Arg],
         items: Sequence[T],
-        args: Callable[[T], Iterable[Arg]],
+        args: Callable[[T], tuple[Any, ...]],
     ) -> list[Any]:
         """Runs a script that answers once for each item; `args` begin with the message id."""
-        rows = [tuple(args(item)) for item in items]
-        by_shard = self._by_shard(str(row[0]) for row in rows)
-        calls = [
-            (shard, [*head, *chain.from_iterable(rows[i] for i in at)])
+        rows = [args(item) for item in items]
+        by_shard = self._by_shard([row[0] for row in rows])
+        own = {
+            shard: list(chain.from_iterable([rows[i] for i in at]))
             for shard, at in by_shard.items()
-        ]
-        return in_order(by_shard, self._redis.run(script, calls))
+        }
+        return in_order(by_shard, self._redis.run_each(script, head, own)) if own else []
 
     def _quota(self, limit: int) -> int:
         """How many of `limit` to ask one shard for: ids fall evenly on them, so its share and a

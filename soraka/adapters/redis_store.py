@@ -110,16 +110,16 @@ class RedisStore(RedisArchive, RedisKeys):
     def schedule(
         self, partition: str, previous: tuple[int, ...], last: int, entries: Sequence[Entry]
     ) -> tuple[int, ...]:
-        calls: list[list[Arg]] = [
-            [self._clock(), partition, position, last, self._retention_ms]
-            for _, position in zip(self._shards, previous, strict=True)
-        ]
+        own: dict[int, list[Arg]] = {
+            shard: [position] for shard, position in zip(self._shards, previous, strict=True)
+        }
         for entry in entries:
             if isinstance(entry, NewMessage):
-                calls[self._shard_of(entry.message.msg_id)] += message_args(entry)
+                own[self._shard_of(entry.message.msg_id)] += message_args(entry)
             else:
-                calls[self._shard_of(entry.command.msg_id)] += logged_args(entry)
-        replies = self._redis.run("schedule", list(zip(self._shards, calls, strict=True)))
+                own[self._shard_of(entry.command.msg_id)] += logged_args(entry)
+        common = (self._clock(), partition, last, self._retention_ms)
+        replies = self._redis.run_each("schedule", common, own)
         positions = tuple(position for _, position in replies)
         if not all(applied for applied, _ in replies):
             raise Gap(partition, positions)
@@ -156,14 +156,18 @@ class RedisStore(RedisArchive, RedisKeys):
             raise StoreUnavailable("too many commands wait for messages not yet here")
         return [_VERDICTS[reply] for reply in replies]
 
-    def claim(self, msg_ids: Sequence[str]) -> list[Claim]:
+    def claim(self, msg_ids: Sequence[str], ahead_ms: int = 0) -> list[Claim]:
+        if not msg_ids:
+            return []
         by_shard = self._by_shard(msg_ids)
-        head: tuple[Arg, ...] = (self._clock(), self._lease_margin_ms)
-        calls: list[tuple[int, Sequence[Arg]]] = [
-            (shard, [*head, *(msg_ids[i] for i in at)]) for shard, at in by_shard.items()
+        own = {shard: [msg_ids[i] for i in at] for shard, at in by_shard.items()}
+        common = (self._clock(), self._lease_margin_ms, ahead_ms)
+        replies = self._redis.run_each_some("claim", common, own)
+        claims = [
+            _claims(reply, at, self._lease_margin_ms)
+            for reply, at in zip(replies, by_shard.values(), strict=True)
         ]
-        replies = self._redis.run_some("claim", calls)
-        return in_order(by_shard, list(map(_claims, replies, by_shard.values())))
+        return in_order(by_shard, claims)
 
     def life(self, msg_id: str) -> str:
         (era,) = self._redis.run("life", [(self._shard_of(msg_id), ())])
@@ -260,7 +264,7 @@ class RedisStore(RedisArchive, RedisKeys):
     def totals(self) -> Totals:
         counts = Counter[str]()
         for reply in self._redis.read(self._everywhere("HGETALL", "n")):
-            for name, value in reply.items():
+            for name, value in pairs(reply):
                 counts[name.decode()] += int(value)
         return Totals(
             pending=_by_owner(self._redis.run("owners", self._on_all(""))),
@@ -283,12 +287,12 @@ class RedisStore(RedisArchive, RedisKeys):
         )
 
 
-def _claims(reply: list[Any] | None, at: Sequence[int]) -> list[Claim]:
+def _claims(reply: list[Any] | None, at: Sequence[int], margin_ms: int) -> list[Claim]:
     """Source: a reply of `claim`; None when the shard did not answer."""
     if reply is None:
         return [_UNKNOWN] * len(at)
-    life = reply[0].decode()
-    return [claim_of(kind, rest, life) for kind, rest in pairs(reply[1:])]
+    life, free_at = reply[0].decode(), reply[1] + margin_ms
+    return [claim_of(kind, rest, life, free_at) for kind, rest in pairs(reply[2:])]
 
 
 def _by_owner(replies: Iterable[Sequence[Any] | None]) -> dict[str, int]:

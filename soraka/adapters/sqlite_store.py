@@ -104,8 +104,8 @@ class SqliteStore(SqliteArchive, SqliteKeys):
         # durable: once confirmed, a cancel must not be undone by what power loss undoes
         return self._run(lambda rows: [self._command(rows, c) for c in commands], durable=True)
 
-    def claim(self, msg_ids: Sequence[str]) -> list[Claim]:
-        return self._run(lambda rows: [self._claim(rows, msg_id) for msg_id in msg_ids])
+    def claim(self, msg_ids: Sequence[str], ahead_ms: int = 0) -> list[Claim]:
+        return self._run(lambda rows: [self._claim(rows, msg_id, ahead_ms) for msg_id in msg_ids])
 
     def life(self, msg_id: str) -> str:  # noqa: ARG002 -- the port's
         """None: what ends this process ends its calls, too."""
@@ -202,9 +202,9 @@ class SqliteStore(SqliteArchive, SqliteKeys):
             if rows.at_doors() >= self._max_waiting:
                 raise StoreUnavailable("too many commands wait for messages not yet here")
 
-    def _claim(self, rows: Rows, msg_id: str) -> Claim:
+    def _claim(self, rows: Rows, msg_id: str, ahead_ms: int) -> Claim:
         row = rows.load(msg_id)
-        claim = self._rules.claim(row, rows.now)
+        claim = self._rules.claim(row, rows.now, ahead_ms)
         if row is not None and claim.kind is ClaimKind.FIRE:
             rows.save(row)
         return claim

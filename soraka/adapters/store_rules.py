@@ -56,15 +56,15 @@ class Rules:
     early_ms: int
     kept_ms: dict[str, int] = field(default_factory=dict)
 
-    def claim(self, row: Row | None, now: int) -> Claim:
+    def claim(self, row: Row | None, now: int, ahead_ms: int = 0) -> Claim:
         if row is None or row.state is not State.PENDING:
             return Claim(ClaimKind.GONE)
         if row.lease_until > now:
             return Claim(ClaimKind.BUSY, row.lease_until)
         at = max(row.due_at, row.not_before)
-        if at > now:
+        if at > now + ahead_ms:
             return Claim(ClaimKind.LATER, at)
-        row.not_before, row.lease_until = 0, now + row.ttr_ms + self.lease_margin_ms
+        row.not_before, row.lease_until = 0, max(at, now) + row.ttr_ms + self.lease_margin_ms
         row.attempt += 1
         row.tries += 1
         return Claim(
@@ -75,6 +75,7 @@ class Rules:
             row.body,
             row.tries,
             row.releases,
+            early_ms=max(0, at - now),
         )
 
     def settle(self, row: Row | None, outcome: Outcome, now: int) -> bool:

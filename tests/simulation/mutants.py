@@ -102,12 +102,12 @@ MUTATIONS = (
     ),
     Mutation(
         "insert if absent",
-        ("schedule", "if redis.call('EXISTS', key) == 1 then return end", ""),
+        ("schedule", "record, 'NX') then return end", "record) then return end"),
         ("store", "if rows.load(row.msg_id) is not None:\n            return", ""),
     ),
     Mutation(
         "early commands are folded in",
-        ("schedule", "  fold_early(id)\n", ""),
+        ("schedule", "  if doors_are_open then fold_early(id) end\n", ""),
         ("store", "waiting = rows.waiting(row.msg_id) if folding else []", "waiting = []"),
     ),
     Mutation(

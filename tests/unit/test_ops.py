@@ -21,7 +21,6 @@ def exposed() -> dict[str, set[str]]:
     metrics = Metrics()
     # those with labels show when they have a value
     metrics.requests.labels("submit", 200)
-    metrics.callbacks.labels("dead")
     metrics.released.labels("host")
     metrics.store_timer("claim")
     figures = ("held", "in_flight", "cpu", "memory_bytes", "skew_s", "lag_s", "missed")

@@ -506,9 +506,9 @@ class Faulty(Switched):
         self.poison: str | None = None
         self.once: set[str] = set()
 
-    def claim(self, msg_ids: Sequence[str]) -> list[Claim]:
+    def claim(self, msg_ids: Sequence[str], ahead_ms: int = 0) -> list[Claim]:
         self._fail_once("claim")
-        return super().claim(msg_ids)
+        return super().claim(msg_ids, ahead_ms)
 
     def settle(self, outcomes: Sequence[Outcome]) -> list[bool]:
         if self.poison in [outcome.msg_id for outcome in outcomes]:
@@ -654,9 +654,9 @@ def test_ids_without_a_record_do_not_stay_in_the_index(
     claimed = Counter[str]()
     claim = on_redis.claim
 
-    def counted(msg_ids: Sequence[str]) -> list[Claim]:
+    def counted(msg_ids: Sequence[str], ahead_ms: int) -> list[Claim]:
         claimed.update(msg_ids)
-        return claim(msg_ids)
+        return claim(msg_ids, ahead_ms)
 
     on_redis.claim = counted  # type: ignore[method-assign]
     loop = Loop(
@@ -688,8 +688,8 @@ def test_a_message_that_came_back_is_not_taken_for_dead(
         admin.delete(key)
         claim = on_redis.claim
 
-        def restored(msg_ids: Sequence[str]) -> list[Claim]:
-            claims = claim(msg_ids)
+        def restored(msg_ids: Sequence[str], ahead_ms: int) -> list[Claim]:
+            claims = claim(msg_ids, ahead_ms)
             if lost:
                 admin.set(key, lost.pop())
             return claims

@@ -90,8 +90,8 @@ class Living(Switched):
         self.silent = False
         self.slow_claim_s = 0.0
 
-    def claim(self, msg_ids: Sequence[str]) -> list[Claim]:
-        claims = [claim._replace(life=self.now_in) for claim in super().claim(msg_ids)]
+    def claim(self, msg_ids: Sequence[str], ahead_ms: int = 0) -> list[Claim]:
+        claims = [claim._replace(life=self.now_in) for claim in super().claim(msg_ids, ahead_ms)]
         gevent.sleep(self.slow_claim_s)
         return claims
 

@@ -45,10 +45,10 @@ class Switched:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    def claim(self, msg_ids: Sequence[str]) -> list[Claim]:
+    def claim(self, msg_ids: Sequence[str], ahead_ms: int = 0) -> list[Claim]:
         self.claims.append(len(msg_ids))
         lit = [msg_id for msg_id in msg_ids if msg_id not in self.dark]
-        found: list[Claim] = self._through(self._store.claim, lit)
+        found: list[Claim] = self._through(self._store.claim, lit, ahead_ms)
         answers = dict(zip(lit, found, strict=True))
         claims = [answers.get(msg_id, Claim(ClaimKind.UNKNOWN)) for msg_id in msg_ids]
         self.asked_in_the_dark += [msg_id for msg_id in msg_ids if msg_id in self.dark]

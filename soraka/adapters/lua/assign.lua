@@ -1,4 +1,4 @@
--- ARGV: clock, then three for each move: message id, source, target.
+-- ARGV: clock; of each shard three for each move: message id, source, target.
 -- Returns when to look at each, -1 when it was not moved.
 -- The owner alone changes: a lease given up here would let two workers call at once. But what is
 -- parked is not held back as well.
@@ -19,8 +19,10 @@ local function move(id, source, target)
   return look_at(r)
 end
 
-local answers = {}
-for i = 2, #ARGV, 3 do
-  answers[#answers + 1] = move(ARGV[i], ARGV[i + 1], ARGV[i + 2])
-end
-return answers
+return on_each_shard(1, function(from, to)
+  local answers = {}
+  for i = from, to, 3 do
+    answers[#answers + 1] = move(ARGV[i], ARGV[i + 1], ARGV[i + 2])
+  end
+  return answers
+end)

@@ -1,5 +1,5 @@
 -- ARGV: clock, retention, oldest and farthest ahead an unknown id may be, how long a command
--- waits at a door, how many may wait at all doors; then six for each command:
+-- waits at a door, how many may wait at all doors; of each shard six for each command:
 --   message id, when that id was made (-1: no UUIDv7), command id, kind, add_ms, topic
 -- Returns a verdict for each, or 'full'.
 local retention, early_ms, ahead_ms = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -37,16 +37,17 @@ local function leave_at_door(id, made, command)
   return 'early'
 end
 
-local verdicts = {}
-for i = 7, #ARGV, 6 do
-  local command = {ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]}
-  local r = load(ARGV[i])
-  if r then
-    unfold(r)
-    verdicts[#verdicts + 1] = apply(r, command, now, retention)
-  else
-    verdicts[#verdicts + 1] = leave_at_door(ARGV[i], tonumber(ARGV[i + 1]), command)
+return on_each_shard(6, function(from, to)
+  local verdicts = {}
+  for i = from, to, 6 do
+    local command = {ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]}
+    local r = load(ARGV[i])
+    if r then
+      unfold(r)
+      verdicts[#verdicts + 1] = apply(r, command, now, retention)
+    else
+      verdicts[#verdicts + 1] = leave_at_door(ARGV[i], tonumber(ARGV[i + 1]), command)
+    end
   end
-end
-write_counts()
-return verdicts
+  return verdicts
+end)

@@ -1,5 +1,6 @@
 -- Sent in front of each script. KEYS[1] is the prefix of all keys of one shard, such as '{3}:';
--- its braces keep them in one slot of a cluster. ARGV[1] is the clock of a test, or ''.
+-- its braces keep them in one slot of a cluster, where a script gets one. ARGV[1] is the clock of a
+-- test, or ''.
 --
 --   m:<id>     record, one string: HEAD, owner, topic, commands, reason, body, history
 --   o:<owner>  pending messages by when to look at them: due time, or end of the lease
@@ -36,6 +37,11 @@ local PARKED = '~' -- begins the owners of the messages of paused topics
 -- Verdicts kept per message, and commands kept at the door of an unknown one.
 local REMEMBERED = 128
 
+-- A number as an argument of a command. Left to itself, Redis writes it as a double: 1 us.
+local function whole(number)
+  return string.format('%d', number)
+end
+
 local function clock()
   if ARGV[1] ~= '' then return tonumber(ARGV[1]) end
   local time = redis.call('TIME')
@@ -56,15 +62,17 @@ end
 local function load(id)
   local raw = redis.call('GET', PREFIX .. 'm:' .. id)
   if not raw then return nil end
-  local r = {id = id, raw = raw}
-  r.state, r.due, r.not_before, r.lease, r.attempt, r.tries, r.releases, r.finished, r.ttr,
-    r.owner_size, r.topic_size, r.commands_size, r.reason_size, r.body_size
-    = struct.unpack(HEAD, raw)
-  r.was_held = r.not_before > 0
-  local at = HEAD_SIZE + r.owner_size
-  r.owner = string.sub(raw, HEAD_SIZE + 1, at)
-  r.topic = string.sub(raw, at + 1, at + r.topic_size)
-  return r
+  local state, due, not_before, lease, attempt, tries, releases, finished, ttr,
+    owner_size, topic_size, commands_size, reason_size, body_size = struct.unpack(HEAD, raw)
+  local at = HEAD_SIZE + owner_size
+  -- all at once: a table that grows costs as much as the rest
+  return {
+    id = id, raw = raw, state = state, due = due, not_before = not_before, lease = lease,
+    attempt = attempt, tries = tries, releases = releases, finished = finished, ttr = ttr,
+    owner_size = owner_size, topic_size = topic_size, commands_size = commands_size,
+    reason_size = reason_size, body_size = body_size, was_held = not_before > 0,
+    owner = string.sub(raw, HEAD_SIZE + 1, at), topic = string.sub(raw, at + 1, at + topic_size),
+  }
 end
 
 -- As loaded: where the body ends, and the history begins.
@@ -82,8 +90,11 @@ local function unfold(r)
   r.history = string.sub(r.raw, at + 1)
 end
 
+-- Returns the first part of HEAD as it is now.
 local function save_head(r)
-  redis.call('SETRANGE', PREFIX .. 'm:' .. r.id, 0, changing(r))
+  local changed = changing(r)
+  redis.call('SETRANGE', PREFIX .. 'm:' .. r.id, '0', changed)
+  return changed
 end
 
 -- After unfold() only. A record that expires is kept for good by this, unless `how` says so.
@@ -109,15 +120,15 @@ end
 -- is in `hd`, where `backlog.lua` puts it right.
 local function hold(r)
   if r.not_before > 0 then
-    redis.call('ZADD', PREFIX .. 'hd', r.due, r.id)
-    redis.call('ZADD', PREFIX .. 'hb', r.not_before, r.id)
+    redis.call('ZADD', PREFIX .. 'hd', whole(r.due), r.id)
+    redis.call('ZADD', PREFIX .. 'hb', whole(r.not_before), r.id)
   elseif r.was_held then
     release(r.id)
   end
 end
 
 local function index(r)
-  redis.call('ZADD', PREFIX .. 'o:' .. r.owner, look_at(r), r.id)
+  redis.call('ZADD', PREFIX .. 'o:' .. r.owner, whole(look_at(r)), r.id)
   hold(r)
 end
 
@@ -130,13 +141,13 @@ local function listed(topic, state)
 end
 
 local function relist(r, before)
-  redis.call('ZADD', listed(r.topic, r.state), 0, r.id)
+  redis.call('ZADD', listed(r.topic, r.state), '0', r.id)
   redis.call('ZREM', listed(r.topic, before), r.id)
 end
 
 local kept_for = {}
 
--- How long succeeded and cancelled messages of a topic are kept.
+-- How long succeeded and cancelled messages of a topic are kept. All shards have the same.
 local function retention_of(topic, otherwise)
   if not kept_for[topic] then
     kept_for[topic] = redis.call('HGET', PREFIX .. 'rt', topic) or otherwise
@@ -153,6 +164,7 @@ end
 local function write_counts()
   for what, by in pairs(tally) do
     if by ~= 0 then redis.call('HINCRBY', PREFIX .. 'n', what, by) end
+    tally[what] = nil
   end
 end
 

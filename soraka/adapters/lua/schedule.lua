@@ -1,14 +1,11 @@
--- ARGV: clock, partition, previous, last, retention, then seven for each entry:
+-- ARGV: clock, partition, last, retention; of each shard its previous, then seven for each entry:
 --   'message', position, id, owner, due, topic, record
 --   kind of command, position, message id, command id, add_ms, topic, ''
--- Returns {1, position} when applied, {0, position} for a gap.
+-- Returns for each shard {1, position} when applied, {0, position} for a gap.
 -- Alone without allow-oom: a full Redis takes no new messages, but those it has go out.
-local partition, previous, last, retention = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
+local partition, last, retention = ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local now = clock()
-local standing = tonumber(redis.call('HGET', PREFIX .. 'hw', partition) or -1)
-if standing < previous then return {0, standing} end
-
-local owners, topics = {}, {}
+local owners, topics, doors_are_open = {}, {}, false
 
 local function fold_early(id)
   local key = PREFIX .. 'e:' .. id
@@ -24,21 +21,19 @@ local function fold_early(id)
 end
 
 local function insert(id, owner, due, topic, record)
-  local key = PREFIX .. 'm:' .. id
-  if redis.call('EXISTS', key) == 1 then return end
-  redis.call('SET', key, record)
+  if not redis.call('SET', PREFIX .. 'm:' .. id, record, 'NX') then return end
   redis.call('ZADD', PREFIX .. 'o:' .. owner, due, id)
   if not owners[owner] then
     redis.call('SADD', PREFIX .. 'ow', owner)
     owners[owner] = true
   end
-  redis.call('ZADD', listed(topic, PENDING), 0, id)
+  redis.call('ZADD', listed(topic, PENDING), '0', id)
   if not topics[topic] then
     redis.call('ZADD', PREFIX .. 'tp', 0, topic)
     topics[topic] = true
   end
   count('scheduled', 1)
-  fold_early(id)
+  if doors_are_open then fold_early(id) end
 end
 
 -- Read up after a restart: a lease here is one of before, and what ended it may be lost. Then a
@@ -47,25 +42,32 @@ local function forget_lease_of_before(r)
   if r.lease > now and not is_vouched_for() then r.lease = now end
 end
 
-for i = 6, #ARGV, 7 do
-  local what, position, id = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2]
-  if position > standing then
-    if what == 'message' then
-      insert(id, ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6])
-    else
-      local r = load(id)
-      if r then
-        unfold(r)
-        forget_lease_of_before(r)
-        apply(r, {ARGV[i + 3], what, ARGV[i + 4], ARGV[i + 5]}, now, retention)
-      end
-    end
+local function take(what, id, at)
+  if what == 'message' then
+    insert(id, ARGV[at + 3], ARGV[at + 4], ARGV[at + 5], ARGV[at + 6])
+    return
   end
+  local r = load(id)
+  if not r then return end
+  unfold(r)
+  forget_lease_of_before(r)
+  apply(r, {ARGV[at + 3], what, ARGV[at + 4], ARGV[at + 5]}, now, retention)
 end
 
-write_counts()
-if last > standing then
-  redis.call('HSET', PREFIX .. 'hw', partition, ARGV[4])
-  standing = last
-end
-return {1, standing}
+return on_each_shard(4, function(from, to)
+  local standing = tonumber(redis.call('HGET', PREFIX .. 'hw', partition) or -1)
+  local previous = tonumber(ARGV[from])
+  if standing < previous then return {0, standing} end
+  owners, topics = {}, {}
+  -- a command at a door is in `ed` before it is there, and no shorter
+  doors_are_open = redis.call('EXISTS', PREFIX .. 'ed') == 1
+  for i = from + 1, to, 7 do
+    if tonumber(ARGV[i + 1]) > standing then take(ARGV[i], ARGV[i + 2], i) end
+  end
+  if last > standing then
+    write_counts()
+    redis.call('HSET', PREFIX .. 'hw', partition, ARGV[3])
+    standing = last
+  end
+  return {1, standing}
+end)

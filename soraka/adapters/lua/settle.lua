@@ -1,4 +1,4 @@
--- ARGV: clock, retention, dead retention, then seven for each outcome:
+-- ARGV: clock, retention, dead retention; of each shard seven for each outcome:
 --   message id, attempt, end of its lease, how it ended, delay, reason, note for the history
 -- Returns 1 or 0 (stale) for each.
 local retention, dead_retention = ARGV[2], tonumber(ARGV[3])
@@ -83,11 +83,12 @@ local function settle(id, attempt, lease, ended, delay, reason, note)
   return 1
 end
 
-local answers = {}
-for i = 4, #ARGV, 7 do
-  answers[#answers + 1] = settle(ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]),
-    ARGV[i + 3], tonumber(ARGV[i + 4]), ARGV[i + 5], ARGV[i + 6])
-end
-write_counts()
-redis.call('ZREMRANGEBYSCORE', PREFIX .. 'dead', '-inf', now - dead_retention)
-return answers
+return on_each_shard(3, function(from, to)
+  local answers = {}
+  for i = from, to, 7 do
+    answers[#answers + 1] = settle(ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]),
+      ARGV[i + 3], tonumber(ARGV[i + 4]), ARGV[i + 5], ARGV[i + 6])
+  end
+  redis.call('ZREMRANGEBYSCORE', PREFIX .. 'dead', '-inf', now - dead_retention)
+  return answers
+end)
