@@ -28,9 +28,15 @@ local function claim(r)
   return FIRE, head(r) .. string.sub(r.raw, HEAD_SIZE + 1, body_end(r))
 end
 
+-- All are read before one is claimed: where one cannot be, the others keep their attempts.
+local records = {}
+for i = 3, #ARGV do
+  records[ARGV[i]] = records[ARGV[i]] or load(ARGV[i])
+end
+
 local replies = {present}
 for i = 3, #ARGV do
-  local kind, rest = claim(load(ARGV[i]))
+  local kind, rest = claim(records[ARGV[i]])
   replies[#replies + 1], replies[#replies + 2] = kind, rest
 end
 write_counts()
