@@ -75,7 +75,7 @@ class _Connection:
         self._sock.sendall(_LENGTH.pack(len(payload)) + payload)
         (size,) = _LENGTH.unpack(self._read(_LENGTH.size))
         if size > MAX_ANSWER_BYTES:
-            raise OSError(f"an answer of {size} bytes")
+            raise OSError(f"no answer of Thrift ({size} bytes); over TLS the URL is thrifts://")
         return thrift_call.answer(_t.Soraka, method, self._read(size))
 
     def close(self) -> None:
