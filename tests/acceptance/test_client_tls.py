@@ -1,8 +1,10 @@
 """soraka.client over TLS: receive's own Thrift, and both ways behind nginx, where TLS ends."""
 
+import os
 import shutil
 import ssl
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
@@ -74,6 +76,7 @@ class Secured:
     def __init__(self, folder: Path) -> None:
         ours = Authority(folder / "ca").issue("host")
         other = Authority(folder / "other").issue("host")
+        self.ca = ours.ca
         self.tls = ssl.create_default_context(cafile=ours.ca)
         self.other = ssl.create_default_context(cafile=other.ca)
         own = {"CERTIFICATE": ours.certificate, "KEY": ours.key, "CA": ours.ca, "THRIFT": "true"}
@@ -147,6 +150,28 @@ def _state(client: Client, msg_id: str) -> State | None:
     with suppress(MessageNotFound):
         return client.get(msg_id).state
     return None
+
+
+def test_a_profile_names_the_authority(secured: Secured, tmp_path: Path) -> None:
+    file = tmp_path / "soraka.toml"
+    url = secured.urls["https"]
+    file.write_text(
+        f'[direct]\nserver = "127.0.0.1:{secured.direct.thrift_port}"\nca = "{secured.ca}"\n'
+        f'[web]\nurl = "{url}"\nca = "{secured.ca}"\n'
+    )
+    for name in ("direct", "web"):
+        with Client.from_profile(name, file) as client:
+            client.submit(TOPIC, "http://127.0.0.1:9/", delay=timedelta(days=1))
+    environ = {**os.environ, "SORAKA_PROFILES": str(file), "SORAKA_PROFILE": "direct"}
+    done = subprocess.run(
+        [sys.executable, "-m", "soraka", "submit", TOPIC, "http://127.0.0.1:9/", "--delay=99999"],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("way", WAYS)
