@@ -5,13 +5,15 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import redis
 
-from tests.acceptance.sink import Sink
+from tests.acceptance.sink import Sink, wait_until
 from tests.clients.conftest import APPEND_TIMEOUT_MS, Behind
 from tests.clients.programs import CLIENTS, LANGUAGES, Program
 from tests.servers import FullStack
@@ -94,10 +96,17 @@ def told(
         first.start()
         behind.wait_answers()
         speakers.submit("the first is back")
-        second.kill()
-        speakers.submit("the second is dead")
+        with _standing_still(full_stack.kafka.pid):
+            kept = _kept_keys(full_stack)
+            speakers.say("the second dies in the middle of the call")
+            # each of them has its key in the store, and waits for the log
+            wait_until(lambda: _kept_keys(full_stack) == kept + len(programs), 10)
+            second.kill()
+        speakers.hear("the second dies in the middle of the call")
         before = behind.counted(REFUSED)
-        _stand_still(full_stack.kafka.pid, lambda: speakers.say("the log stands still"))
+        with _standing_still(full_stack.kafka.pid):
+            speakers.say("the log stands still")
+            time.sleep(APPEND_TIMEOUT_MS / 1000 + 1.5)  # for so long that it is refused
         speakers.hear("the log stands still")
         unavailable = behind.counted(REFUSED) - before
         speakers.submit("all is well again")
@@ -122,15 +131,19 @@ def _tour(program: Program) -> list[str]:
     return lines
 
 
-def _stand_still(pid: int | None, act: Callable[[], None]) -> None:
-    """For so long that what `act` begins is refused."""
+@contextmanager
+def _standing_still(pid: int | None) -> Iterator[None]:
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     try:
-        act()
-        time.sleep(APPEND_TIMEOUT_MS / 1000 + 1.5)
+        yield
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+def _kept_keys(full_stack: FullStack) -> int:
+    with redis.Redis.from_url(full_stack.redis.url) as client:
+        return sum(1 for _ in client.scan_iter("*:k:*"))
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
