@@ -4,19 +4,26 @@ run at the same time, while what they speak to is taken away below them."""
 import json
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
+import idl
+from soraka import tokens
+from soraka.rpc import RpcServer
+from soraka.tokens import Right, Tokens
 from tests.acceptance.sink import Sink, wait_until
 from tests.clients.conftest import APPEND_TIMEOUT_MS, Behind
 from tests.clients.programs import CLIENTS, LANGUAGES, Program
 from tests.servers import FullStack
+from tests.unit.receive_kit import TOPIC, Kit
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -179,6 +186,41 @@ def test_a_token_is_needed(language: str, behind: Behind, tmp_path: Path) -> Non
 def test_a_token_needs_the_right(language: str, behind: Behind, tmp_path: Path) -> None:
     token = behind.token_of_another
     _refused(client(language, behind, "http://127.0.0.1:9/", tmp_path, token), "NotAllowed: ")
+
+
+class Busy:
+    """A receive that has no room for the first two tokens that are given, of each client."""
+
+    def __init__(self, kit: Kit) -> None:
+        self._kit = kit
+        self.refused = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._kit.handler, name)
+
+    def authenticate(self, token: str) -> None:
+        if self.refused < 2:
+            self.refused += 1
+            raise idl.soraka.Unavailable(em="too many bytes are being read", retry_after=50)
+        self._kit.handler.authenticate(token)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_token_that_was_not_taken_is_given_again(language: str, tmp_path: Path) -> None:
+    made = tokens.add(tmp_path / "tokens.json", "mine", dict.fromkeys(Right, ("*",)))
+    with closing(Kit(tmp_path, tokens=Tokens(tmp_path / "tokens.json"))) as kit:
+        busy = Busy(kit)
+        server = RpcServer(idl.soraka.Soraka, busy, socket.create_server(("127.0.0.1", 0)))
+        server.start()
+        environ = {"SORAKA_TOKEN": made}
+        address = ["127.0.0.1", str(server.port), TOPIC, "http://127.0.0.1:9/"]
+        program = Program([*CLIENTS[language], *address], environ, tmp_path / "log")
+        try:
+            assert program.line().startswith("submitted ")
+        finally:
+            program.close()
+            server.stop(1)
+        assert busy.refused == 2
 
 
 def _refused(program: Program, error: str) -> None:
