@@ -2,7 +2,8 @@
 
 A key is kept in the store before its message goes into the log. Sent again, it gives the message
 id that is kept; the message is appended again unless the store has it, which adds nothing where
-the id is known. So the key holds at most for as long as finished messages are kept.
+the id is known. So the key holds at most for as long as finished messages are kept. Where that
+time was made shorter since, its message may be forgotten already: then nothing is appended.
 """
 
 import json
@@ -11,8 +12,8 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from soraka.config import Config
-from soraka.errors import KeyReused, SorakaError
-from soraka.message import Submission, Topic
+from soraka.errors import KeyReused, SorakaError, Unavailable
+from soraka.message import Submission, Topic, id_time_ms
 from soraka.ports import KeptKey, StoreKeys, StoreReader
 
 _BYTES = 20
@@ -49,7 +50,8 @@ class Keys:
         kept = self._store.keep_keys(ours, windows)
         again = {k.msg_id for k, own in zip(kept, ours, strict=True) if k.msg_id != own.msg_id}
         stored = self._stored(sorted(again))
-        return [_answer(k, own, stored) for k, own in zip(kept, ours, strict=True)]
+        rows = zip(kept, ours, windows, strict=True)
+        return [_answer(k, own, window, stored) for k, own, window in rows]
 
     def _window_of(self, topic: Topic) -> int:
         return min(self._window_ms, topic.retention_ms or self._window_ms)
@@ -66,10 +68,19 @@ def longest_window_ms(config: Config) -> int:
     return min(config.receive.idempotency_ms, kept_ms, store.early_ms)
 
 
-def _answer(kept: KeptKey, own: KeptKey, stored: set[str]) -> Given | SorakaError:
+def _answer(kept: KeptKey, own: KeptKey, window_ms: int, stored: set[str]) -> Given | SorakaError:
     if kept.digest != own.digest:
         return KeyReused("idempotency_key: was sent before, with another message")
-    return Given(kept.msg_id, kept.msg_id not in stored)
+    if kept.msg_id in stored:
+        return Given(kept.msg_id, append=False)
+    if _age_ms(kept, own) > window_ms:
+        return Unavailable("idempotency_key: is older than finished messages are kept by now")
+    return Given(kept.msg_id, append=True)
+
+
+def _age_ms(kept: KeptKey, own: KeptKey) -> int:
+    """By their ids; `own` has been made just now."""
+    return (id_time_ms(own.msg_id) or 0) - (id_time_ms(kept.msg_id) or 0)
 
 
 def _kept_of(caller: str, keyed: Keyed) -> KeptKey:

@@ -18,17 +18,7 @@ from receive_app.access import Access, Caller
 from receive_app.ingress import Ingress
 from receive_app.pace import paced
 from soraka.config import ReceiveConfig
-from soraka.errors import (
-    InvalidParams,
-    KeyReused,
-    MessageNotFound,
-    NotAllowed,
-    NotAuthenticated,
-    SorakaError,
-    TooLate,
-    TopicNotFound,
-    Unavailable,
-)
+from soraka.errors import PLAIN, InvalidParams, SorakaError, Unavailable
 from soraka.message import DEFAULT_TTR_MS, Callback, State, Stored, Submission
 from soraka.wire import callback_of, callback_struct
 
@@ -38,14 +28,7 @@ T = TypeVar("T")
 SUCCESS = 200
 _t = idl.soraka
 _STATES = {state: getattr(_t.MessageState, state.name) for state in State}
-_PLAIN = {
-    TopicNotFound: _t.TopicNotFound,
-    MessageNotFound: _t.MessageNotFound,
-    TooLate: _t.TooLate,
-    KeyReused: _t.KeyReused,
-    NotAuthenticated: _t.NotAuthenticated,
-    NotAllowed: _t.NotAllowed,
-}
+_PLAIN = {kind: getattr(_t, kind.__name__) for kind in PLAIN}
 
 
 class Handler:

@@ -24,7 +24,7 @@ _PROFILE = click.option(
     "--profile",
     metavar="NAME",
     help="Section of the file of profiles (SORAKA_PROFILES, or ~/.config/soraka.toml): server, "
-    "token.  [default: SORAKA_PROFILE, or default]",
+    "token, ca.  [default: SORAKA_PROFILE, or default]",
 )
 _SERVER = click.option(
     "--server",
@@ -35,7 +35,8 @@ _CA = click.option(
     "--ca",
     type=click.Path(path_type=Path, dir_okay=False),
     envvar="SORAKA_SERVER_CA",
-    help="PEM file of the CA of its certificate, when it speaks TLS (tls.thrift).",
+    help="PEM file of the CA of its certificate, when it speaks TLS (tls.thrift).  [default: ca of "
+    "the profile]",
 )
 TIMEOUT = click.option(
     "--timeout",
@@ -144,7 +145,8 @@ def for_clients(command: Callable[..., None]) -> Callable[..., None]:
     ) -> None:
         with errors():
             found = profiles.load(profile).at(server)
-        command(Target(found.server, found.token, timeout, ca), **given)
+        trusted = ca or (Path(found.ca) if found.ca else None)
+        command(Target(found.server, found.token, timeout, trusted), **given)
 
     return run
 

@@ -37,8 +37,9 @@ UNSAFE_NETWORKS = (
 
 MAX_REMEMBERED = 4096
 _PATTERN = re.compile(r"\*|(\*\.)?[0-9a-z_-]+(\.[0-9a-z_-]+)*")
-_WITH_IPV4 = tuple(map(IPv6Network, ("64:ff9b::/96", "::/96", "::ffff:0:0:0/96")))
-"""Whose last 32 bits are one: for NAT64, compatible with IPv4, and translated."""
+_WITH_IPV4 = tuple(map(IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "::/96", "::ffff:0:0:0/96")))
+"""Whose last 32 bits are one: for NAT64, everywhere and within one network; compatible with IPv4,
+and translated."""
 _LOOPBACK = 1
 
 
@@ -184,7 +185,7 @@ def _meanings(address: Address) -> Iterable[Address]:
         return (address,)
     if address.ipv4_mapped:  # the system sends it over IPv4
         return (address.ipv4_mapped,)
-    inner = address.sixtofour
+    inner = address.sixtofour or (address.teredo[1] if address.teredo else None)
     if int(address) > _LOOPBACK and any(address in network for network in _WITH_IPV4):
         inner = IPv4Address(int(address) & 0xFFFFFFFF)
     return (address, inner) if inner else (address,)

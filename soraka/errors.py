@@ -165,3 +165,14 @@ class DecodeError(SorakaError):
 
 class ConfigError(SorakaError):
     """Names the setting, its value and what is allowed."""
+
+
+PLAIN: tuple[type[SorakaError], ...] = (
+    MessageNotFound,
+    TopicNotFound,
+    TooLate,
+    KeyReused,
+    NotAuthenticated,
+    NotAllowed,
+)
+"""Answers of receive that say why and no more. `idl/soraka.thrift` has them by the same names."""

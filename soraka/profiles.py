@@ -8,14 +8,16 @@
     server = "10.1.0.5:30003"
     url = "https://soraka.staging.example"
 
-`server` is the Thrift address of receive, `url` what `soraka.client` uses in its place.
+`server` is the Thrift address of receive, `url` what `soraka.client` uses in its place. With `ca`,
+a PEM file of the authority of their certificates, Thrift is over TLS.
 """
 
 import logging
 import os
+import ssl
 import stat
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +36,18 @@ class Profile:
     server: str = LOCAL
     url: str = ""
     token: str | None = None
+    ca: str = ""
 
     @property
     def client_url(self) -> str:
-        return self.url or f"thrift://{self.server}"
+        return self.url or f"thrift{'s' if self.ca else ''}://{self.server}"
+
+    def trusted(self) -> ssl.SSLContext | None:
+        """What `ca` stands for; None without one. Raises ConfigError."""
+        try:
+            return ssl.create_default_context(cafile=self.ca) if self.ca else None
+        except OSError as exc:  # ssl.SSLError too
+            raise ConfigError(f"ca: {self.ca}: {exc.strerror or exc}") from exc
 
     def at(self, server: str | None) -> "Profile":
         """The same at another Thrift address, which is not told the token of this one."""
@@ -58,7 +68,7 @@ def load(name: str | None = None, file: Path | None = None) -> Profile:
     if found.token is not None:
         _complain_when_open(path)
     given = os.environ.get(TOKEN)
-    return found if not given else Profile(server=found.server, url=found.url, token=given)
+    return replace(found, token=given) if given else found
 
 
 def default_file() -> Path:

@@ -99,8 +99,9 @@ class Connection {
     socket->setSendTimeout(kTimeoutMs);
     auto transport = std::make_shared<TFramedTransport>(socket);
     transport->open();
-    client_ = std::make_unique<SorakaClient>(std::make_shared<TBinaryProtocol>(transport));
-    if (const char* token = std::getenv("SORAKA_TOKEN")) client_->authenticate(token);
+    auto client = std::make_unique<SorakaClient>(std::make_shared<TBinaryProtocol>(transport));
+    if (const char* token = std::getenv("SORAKA_TOKEN")) client->authenticate(token);
+    client_ = std::move(client);  // now that it has its token
   }
 
   std::string host_;

@@ -89,7 +89,12 @@ class Connection {
     });
     this.#broken.catch(() => {}); // no call may be waiting
     if (process.env.SORAKA_TOKEN) {
-      await this.#answer(this.#client.authenticate(process.env.SORAKA_TOKEN));
+      try {
+        await this.#answer(this.#client.authenticate(process.env.SORAKA_TOKEN));
+      } catch (error) {
+        this.close(); // else the next call would go without it
+        throw error;
+      }
     }
   }
 

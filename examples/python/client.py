@@ -81,7 +81,11 @@ class Connection:
         if not self._transport.isOpen():
             self._transport.open()
             if token := os.environ.get("SORAKA_TOKEN"):
-                self._client.authenticate(token)
+                try:
+                    self._client.authenticate(token)
+                except BaseException:
+                    self._transport.close()  # else the next call would go without it
+                    raise
         return self._client
 
 

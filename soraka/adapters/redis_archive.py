@@ -184,11 +184,11 @@ class RedisArchive(RedisShards):
         """Corrects the index where it is behind the records."""
         stale = list[_Entry]()
         for entry, raw in zip(entries, self._raws([e.msg_id for e in entries]), strict=True):
-            if raw is None or place_of(raw) != (entry.topic, entry.state):
-                stale.append(entry)
-                continue
             try:
-                yield stored_of(raw)
+                if raw is None or place_of(raw) != (entry.topic, entry.state):
+                    stale.append(entry)
+                else:
+                    yield stored_of(raw)
             except DecodeError:
                 continue
         self._correct(stale)

@@ -3,13 +3,16 @@
 import struct
 
 from soraka.adapters.redis_history import history_of
+from soraka.errors import DecodeError
 from soraka.message import Attempt, State, Stored
 from soraka.ports import Claim, ClaimKind, NewMessage
 from soraka.wire import decode_message
 
-# state, due_at, not_before, lease_until, attempt, tries, releases, finished_at, ttr_ms, and the
-# sizes of what follows: owner, topic, commands, reason, body; the history is the rest
-HEAD = struct.Struct("<BQQQIIHQQHIIII")
+# layout, state, due_at, not_before, lease_until, attempt, tries, releases, finished_at, ttr_ms, and
+# the sizes of what follows: owner, topic, commands, reason, body; the history is the rest
+HEAD = struct.Struct("<BBQQQIIHQQHIIII")
+LAYOUT = 4
+"""Another number for each layout there was; 0 to 3 began records that had none."""
 STATES = (State.PENDING, State.SUCCEEDED, State.CANCELLED, State.DEAD)
 _KINDS = (ClaimKind.GONE, ClaimKind.LATER, ClaimKind.BUSY)
 _FIRE = 3
@@ -21,7 +24,7 @@ def new_record(new: NewMessage) -> bytes:
     message = new.message
     owner, topic = new.owner.encode(), message.topic.encode()
     sizes = (len(owner), len(topic), 0, 0, len(new.body))
-    head = HEAD.pack(0, message.due_at, 0, 0, 0, 0, 0, 0, message.ttr_ms, *sizes)
+    head = HEAD.pack(LAYOUT, 0, message.due_at, 0, 0, 0, 0, 0, 0, message.ttr_ms, *sizes)
     return b"".join((head, owner, topic, new.body))
 
 
@@ -35,7 +38,8 @@ def claim_of(kind: int, rest: int | bytes, life: str, free_at: int) -> Claim:
 
 def stored_of(raw: bytes) -> Stored:
     """Source: the value of a record's key. Raises DecodeError."""
-    state, due, not_before, lease, _, tries, _, finished, *_ = HEAD.unpack_from(raw)
+    _check_layout(raw)
+    _, state, due, not_before, lease, _, tries, _, finished, *_ = HEAD.unpack_from(raw)
     owner, _, _, reason, body, _ = _parts(raw)
     return Stored(
         message=decode_message(body),
@@ -51,19 +55,27 @@ def stored_of(raw: bytes) -> Stored:
 
 
 def place_of(raw: bytes) -> tuple[bytes, State]:
-    """Topic and state of a record."""
-    return _parts(raw)[1], STATES[raw[0]]
+    """Topic and state of a record. Raises DecodeError."""
+    _check_layout(raw)
+    return _parts(raw)[1], STATES[raw[1]]
 
 
 def history_in(raw: bytes) -> list[Attempt]:
+    """Raises DecodeError."""
+    _check_layout(raw)
     return history_of(_parts(raw)[-1])
 
 
 def _fire(raw: bytes, life: str, free_at: int) -> Claim:
-    _, due, _, lease, attempt, tries, releases, _, ttr_ms, *sizes = HEAD.unpack_from(raw)
+    _, _, due, _, lease, attempt, tries, releases, _, ttr_ms, *sizes = HEAD.unpack_from(raw)
     body = raw[HEAD.size + sum(sizes[:-1]) :]
     early_ms = lease - ttr_ms - free_at
     return Claim(ClaimKind.FIRE, lease, attempt, due, body, tries, releases, life, early_ms)
+
+
+def _check_layout(raw: bytes) -> None:
+    if raw[0] != LAYOUT:
+        raise DecodeError(f"layout {raw[0]}, this version of soraka reads {LAYOUT}", raw)
 
 
 def _parts(raw: bytes) -> tuple[bytes, ...]:

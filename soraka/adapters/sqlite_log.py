@@ -21,6 +21,7 @@ from soraka.ports import Batch, Consumer, Logged, Record
 
 log = logging.getLogger(__name__)
 
+LAYOUT = 1
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS log_id (id TEXT NOT NULL);
 INSERT INTO log_id SELECT lower(hex(randomblob(8))) WHERE NOT EXISTS (SELECT 1 FROM log_id);
@@ -81,6 +82,7 @@ class SqliteLog:
         self._thread = SqliteThread(
             path,
             schema=SCHEMA,
+            layout=LAYOUT,
             synchronous="FULL",
             unavailable=LogUnavailable,
             timeout_ms=append_timeout_ms,

@@ -12,6 +12,8 @@ from soraka.adapters.id_span import IdSpan
 from soraka.message import Attempt, Command, CommandKind, State
 from soraka.ports import HISTORY_LENGTH
 
+LAYOUT = 1
+"""Of the tables; `upgrade` knows those before. docs/operations.md says how to change it."""
 SCHEMA = """
 PRAGMA cache_size = -65536;
 CREATE TABLE IF NOT EXISTS message (

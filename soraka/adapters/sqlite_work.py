@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from soraka.adapters.sqlite_store_rows import SCHEMA, Rows, upgrade
+from soraka.adapters.sqlite_store_rows import LAYOUT, SCHEMA, Rows, upgrade
 from soraka.adapters.sqlite_thread import SqliteThread
 from soraka.errors import StoreUnavailable
 
@@ -23,6 +23,7 @@ class SqliteWork:
             self._thread = SqliteThread(
                 path,
                 schema=SCHEMA,
+                layout=LAYOUT,
                 upgrade=upgrade,
                 synchronous="NORMAL",
                 unavailable=StoreUnavailable,

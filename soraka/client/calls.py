@@ -68,10 +68,10 @@ class Client:
 
     @classmethod
     def from_profile(cls, name: str | None = None, file: Path | None = None, **other: Any) -> Self:
-        """With the address and token of a profile, as the `soraka` command has them: by default
-        that of SORAKA_PROFILE in the environment, or `default`. Raises ConfigError."""
+        """With the address, token and authority of a profile, as the `soraka` command has them: by
+        default that of SORAKA_PROFILE in the environment, or `default`. Raises ConfigError."""
         found = profiles.load(name, file)
-        return cls(found.client_url, token=found.token, **other)
+        return cls(found.client_url, **{"token": found.token, "tls": found.trusted(), **other})
 
     def submit(
         self,

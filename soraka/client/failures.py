@@ -3,17 +3,7 @@
 from soraka import errors
 from soraka.errors import InvalidParams, SorakaError, Unavailable
 
-_BY_CODE: dict[int, type[SorakaError]] = {
-    kind.code: kind
-    for kind in (
-        errors.MessageNotFound,
-        errors.TopicNotFound,
-        errors.TooLate,
-        errors.KeyReused,
-        errors.NotAuthenticated,
-        errors.NotAllowed,
-    )
-}
+_BY_CODE = {kind.code: kind for kind in errors.PLAIN}
 _ABOUT_FIELDS: dict[int, type[InvalidParams]] = {
     kind.code: kind
     for kind in (

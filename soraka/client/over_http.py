@@ -1,12 +1,11 @@
 """The HTTP API as a client calls it, on the standard library's connections, kept alive."""
 
 import json
-import ssl
-from collections.abc import Callable
 from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
 
+from soraka.client.endpoint import Endpoint
 from soraka.client.failures import Again, error_of
 from soraka.client.messages import Fields
 from soraka.client.pool import Pool
@@ -17,28 +16,14 @@ SUCCESS = 200
 
 
 class HttpTransport:
-    """`path` comes in front of those of the API. `timeout_s` is for each wait on the network."""
+    """`path` comes in front of those of the API."""
 
-    def __init__(
-        self,
-        host: str,
-        port: int,
-        path: str,
-        *,
-        token: str | None,
-        timeout_s: float,
-        tls: ssl.SSLContext | None,
-    ) -> None:
+    def __init__(self, server: Endpoint, path: str) -> None:
         self._path = f"{path}/sorakaq/msg/"
         self._headers = {"Content-Type": "application/json"}
-        if token is not None:
-            self._headers["Authorization"] = f"Bearer {token}"
-        connect: Callable[[], HTTPConnection] = partial(
-            HTTPConnection, host, port, timeout=timeout_s
-        )
-        if tls is not None:
-            connect = partial(HTTPSConnection, host, port, timeout=timeout_s, context=tls)
-        self._pool = Pool(connect)
+        if server.token is not None:
+            self._headers["Authorization"] = f"Bearer {server.token}"
+        self._pool = Pool(partial(_connection, server))
 
     def call(self, operation: str, fields: Fields) -> Any:
         """The `result`. Raises SorakaError; Again when it is not known."""
@@ -63,6 +48,13 @@ class HttpTransport:
         if len(data) > MAX_ANSWER_BYTES:
             raise HTTPException(f"an answer of more than {MAX_ANSWER_BYTES} bytes")
         return answer.status, answer.headers.get("Retry-After"), data
+
+
+def _connection(server: Endpoint) -> HTTPConnection:
+    host, port, _, timeout_s, tls = server
+    if tls is None:
+        return HTTPConnection(host, port, timeout=timeout_s)
+    return HTTPSConnection(host, port, timeout=timeout_s, context=tls)
 
 
 def _result(status: int, retry_after: str | None, body: bytes) -> Any:

@@ -2,7 +2,6 @@
 
 import json
 import socket
-import ssl
 import struct
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -12,47 +11,22 @@ from thriftpy2.thrift import TApplicationException, TException
 
 import idl
 from soraka import thrift_call
+from soraka.client.endpoint import Endpoint
 from soraka.client.failures import Again, error_of
 from soraka.client.messages import Fields
 from soraka.client.pool import Pool
-from soraka.errors import (
-    KeyReused,
-    MessageNotFound,
-    NotAllowed,
-    NotAuthenticated,
-    PeerUnavailable,
-    SorakaError,
-    TooLate,
-    TopicNotFound,
-)
+from soraka.errors import PLAIN, PeerUnavailable, SorakaError
 
 MAX_ANSWER_BYTES = 16 << 20
 SUCCESS = 200
 _t = idl.soraka
 _LENGTH = struct.Struct("!I")
-_PLAIN: dict[type[Exception], type[SorakaError]] = {
-    _t.TopicNotFound: TopicNotFound,
-    _t.MessageNotFound: MessageNotFound,
-    _t.TooLate: TooLate,
-    _t.KeyReused: KeyReused,
-    _t.NotAuthenticated: NotAuthenticated,
-    _t.NotAllowed: NotAllowed,
-}
+_PLAIN = {getattr(_t, kind.__name__): kind for kind in PLAIN}
 
 
 class ThriftTransport:
-    """`timeout_s` is for each wait on the network."""
-
-    def __init__(
-        self,
-        host: str,
-        port: int,
-        *,
-        token: str | None,
-        timeout_s: float,
-        tls: ssl.SSLContext | None,
-    ) -> None:
-        self._pool = Pool(partial(_Connection, host, port, token, timeout_s, tls))
+    def __init__(self, server: Endpoint) -> None:
+        self._pool = Pool(partial(_Connection, server))
 
     def call(self, operation: str, fields: Fields) -> Any:
         """As the `result` of the HTTP API. Raises SorakaError; Again when it is not known."""
@@ -77,21 +51,14 @@ class ThriftTransport:
 class _Connection:
     """Says who it is before anything else."""
 
-    def __init__(
-        self,
-        host: str,
-        port: int,
-        token: str | None,
-        timeout_s: float,
-        tls: ssl.SSLContext | None,
-    ) -> None:
-        self._sock = socket.create_connection((host, port), timeout_s)
+    def __init__(self, server: Endpoint) -> None:
+        self._sock = socket.create_connection((server.host, server.port), server.timeout_s)
         try:
             self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if tls is not None:
-                self._sock = tls.wrap_socket(self._sock, server_hostname=host)
-            if token is not None:
-                self.call("authenticate", {"token": token})
+            if server.tls is not None:
+                self._sock = server.tls.wrap_socket(self._sock, server_hostname=server.host)
+            if server.token is not None:
+                self.call("authenticate", {"token": server.token})
         except BaseException:
             self._sock.close()
             raise
@@ -108,7 +75,7 @@ class _Connection:
         self._sock.sendall(_LENGTH.pack(len(payload)) + payload)
         (size,) = _LENGTH.unpack(self._read(_LENGTH.size))
         if size > MAX_ANSWER_BYTES:
-            raise OSError(f"an answer of {size} bytes")
+            raise OSError(f"no answer of Thrift ({size} bytes); over TLS the URL is thrifts://")
         return thrift_call.answer(_t.Soraka, method, self._read(size))
 
     def close(self) -> None:

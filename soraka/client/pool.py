@@ -1,9 +1,12 @@
 """Idle connections to one server, each used by one caller at a time."""
 
 from collections.abc import Callable
+from ssl import SSLEOFError, SSLZeroReturnError
 from typing import Generic, Protocol, TypeVar
 
 MAX_IDLE = 32
+_CLOSED = (ConnectionError, SSLEOFError, SSLZeroReturnError)
+"""What a connection gives that the server has closed; those of ssl are no ConnectionErrors."""
 T = TypeVar("T")
 
 
@@ -31,7 +34,7 @@ class Pool(Generic[C]):
                 answer = act(connection)
             except BaseException as exc:
                 connection.close()
-                if reused and isinstance(exc, ConnectionError):
+                if reused and isinstance(exc, _CLOSED):
                     continue
                 raise
             self._give_back(connection)

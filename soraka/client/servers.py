@@ -4,6 +4,7 @@ import ssl
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from soraka.client.endpoint import Endpoint
 from soraka.client.messages import Fields
 from soraka.client.over_http import HttpTransport
 
@@ -30,14 +31,15 @@ def connect(
         raise ValueError(f"url: {url!r} must be {'://, '.join(_PORTS)}:// with host and port")
     if parts.username is not None or parts.query or parts.fragment:
         raise ValueError("url: must have no user, query or fragment; a token is given beside it")
-    host, port = parts.hostname, parts.port or _PORTS[parts.scheme]
+    port = parts.port or _PORTS[parts.scheme]
     context = tls or ssl.create_default_context() if parts.scheme.endswith("s") else None
+    server = Endpoint(parts.hostname, port, token, timeout_s, context)
     if parts.scheme.startswith("http"):
         path = parts.path.rstrip("/")
-        return HttpTransport(host, port, path, token=token, timeout_s=timeout_s, tls=context)
+        return HttpTransport(server, path)
     if parts.path.strip("/"):
         raise ValueError(f"url: {url!r}: Thrift has no paths")
     # parses the IDL, which those who speak HTTP do not need
     from soraka.client.over_thrift import ThriftTransport
 
-    return ThriftTransport(host, port, token=token, timeout_s=timeout_s, tls=context)
+    return ThriftTransport(server)

@@ -4,17 +4,26 @@ run at the same time, while what they speak to is taken away below them."""
 import json
 import os
 import signal
+import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
 
-from tests.acceptance.sink import Sink
+import idl
+from soraka import tokens
+from soraka.rpc import RpcServer
+from soraka.tokens import Right, Tokens
+from tests.acceptance.sink import Sink, wait_until
 from tests.clients.conftest import APPEND_TIMEOUT_MS, Behind
 from tests.clients.programs import CLIENTS, LANGUAGES, Program
 from tests.servers import FullStack
+from tests.unit.receive_kit import TOPIC, Kit
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -94,10 +103,17 @@ def told(
         first.start()
         behind.wait_answers()
         speakers.submit("the first is back")
-        second.kill()
-        speakers.submit("the second is dead")
+        with _standing_still(full_stack.kafka.pid):
+            kept = _kept_keys(full_stack)
+            speakers.say("the second dies in the middle of the call")
+            # each of them has its key in the store, and waits for the log
+            wait_until(lambda: _kept_keys(full_stack) == kept + len(programs), 10)
+            second.kill()
+        speakers.hear("the second dies in the middle of the call")
         before = behind.counted(REFUSED)
-        _stand_still(full_stack.kafka.pid, lambda: speakers.say("the log stands still"))
+        with _standing_still(full_stack.kafka.pid):
+            speakers.say("the log stands still")
+            time.sleep(APPEND_TIMEOUT_MS / 1000 + 1.5)  # for so long that it is refused
         speakers.hear("the log stands still")
         unavailable = behind.counted(REFUSED) - before
         speakers.submit("all is well again")
@@ -122,15 +138,19 @@ def _tour(program: Program) -> list[str]:
     return lines
 
 
-def _stand_still(pid: int | None, act: Callable[[], None]) -> None:
-    """For so long that what `act` begins is refused."""
+@contextmanager
+def _standing_still(pid: int | None) -> Iterator[None]:
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     try:
-        act()
-        time.sleep(APPEND_TIMEOUT_MS / 1000 + 1.5)
+        yield
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+def _kept_keys(full_stack: FullStack) -> int:
+    with redis.Redis.from_url(full_stack.redis.url) as client:
+        return sum(1 for _ in client.scan_iter("*:k:*"))
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -166,6 +186,41 @@ def test_a_token_is_needed(language: str, behind: Behind, tmp_path: Path) -> Non
 def test_a_token_needs_the_right(language: str, behind: Behind, tmp_path: Path) -> None:
     token = behind.token_of_another
     _refused(client(language, behind, "http://127.0.0.1:9/", tmp_path, token), "NotAllowed: ")
+
+
+class Busy:
+    """A receive that has no room for the first two tokens that are given, of each client."""
+
+    def __init__(self, kit: Kit) -> None:
+        self._kit = kit
+        self.refused = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._kit.handler, name)
+
+    def authenticate(self, token: str) -> None:
+        if self.refused < 2:
+            self.refused += 1
+            raise idl.soraka.Unavailable(em="too many bytes are being read", retry_after=50)
+        self._kit.handler.authenticate(token)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_token_that_was_not_taken_is_given_again(language: str, tmp_path: Path) -> None:
+    made = tokens.add(tmp_path / "tokens.json", "mine", dict.fromkeys(Right, ("*",)))
+    with closing(Kit(tmp_path, tokens=Tokens(tmp_path / "tokens.json"))) as kit:
+        busy = Busy(kit)
+        server = RpcServer(idl.soraka.Soraka, busy, socket.create_server(("127.0.0.1", 0)))
+        server.start()
+        environ = {"SORAKA_TOKEN": made}
+        address = ["127.0.0.1", str(server.port), TOPIC, "http://127.0.0.1:9/"]
+        program = Program([*CLIENTS[language], *address], environ, tmp_path / "log")
+        try:
+            assert program.line().startswith("submitted ")
+        finally:
+            program.close()
+            server.stop(1)
+        assert busy.refused == 2
 
 
 def _refused(program: Program, error: str) -> None:

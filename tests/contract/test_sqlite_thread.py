@@ -17,6 +17,7 @@ def _open(path: Path, timeout_ms: int = 2000, max_waiting: int = 100) -> SqliteT
     return SqliteThread(
         path,
         schema=SCHEMA,
+        layout=1,
         synchronous="NORMAL",
         unavailable=StoreUnavailable,
         timeout_ms=timeout_ms,

@@ -26,6 +26,8 @@ SPELLINGS = {
     "compatible": "[::169.254.169.254]",
     "translated": "[::ffff:0:169.254.169.254]",
     "NAT64": "[64:ff9b::a9fe:a9fe]",
+    "NAT64 of one network": "[64:ff9b:1::a9fe:a9fe]",
+    "Teredo": "[2001:0:4136:e378:8000:63bf:5601:5601]",
     "6to4": "[2002:a9fe:a9fe::1]",
 }
 

@@ -1,4 +1,4 @@
-"""The Thrift contracts: nothing that was released breaks, and all languages can be made of them."""
+"""The Thrift contracts: nothing that was frozen breaks, and all languages can be made of them."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ import idl
 from tests.unit.idl_kit import breaks, changed, contract
 
 IDL = Path(idl.__file__).parent
-RELEASED = IDL / "released"
+BASELINE = IDL / "baseline"
 NAMES = sorted(path.name for path in IDL.glob("*.thrift"))
 LANGUAGES = ["py", "go", "java", "js", "js:node", "cpp", "php", "rb"]
 
@@ -50,18 +50,18 @@ def version(path: Path) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_was_released_goes_on(name: str) -> None:
-    if not (RELEASED / name).exists():
-        pytest.fail(f"{name} is new: copy it to {RELEASED} at the release")
-    assert breaks(contract(RELEASED / name), contract(IDL / name)) == []
+def test_what_was_frozen_goes_on(name: str) -> None:
+    if not (BASELINE / name).exists():
+        pytest.fail(f"{name} is new: copy it to {BASELINE} when it is frozen")
+    assert breaks(contract(BASELINE / name), contract(IDL / name)) == []
 
 
-def test_nothing_that_was_released_is_gone() -> None:
-    assert {path.name for path in RELEASED.glob("*.thrift")} <= set(NAMES)
+def test_nothing_that_was_frozen_is_gone() -> None:
+    assert {path.name for path in BASELINE.glob("*.thrift")} <= set(NAMES)
 
 
 def test_what_differs_has_another_version() -> None:
-    old, new = (folder / "soraka.thrift" for folder in (RELEASED, IDL))
+    old, new = (folder / "soraka.thrift" for folder in (BASELINE, IDL))
     differs = changed(contract(old), contract(new))
     assert (version(new) > version(old)) == differs
     assert version(new)[0] == version(old)[0]

@@ -7,6 +7,7 @@ import pytest
 from soraka import profiles
 from soraka.errors import ConfigError
 from soraka.profiles import LOCAL, Profile
+from tests.certificates import Authority
 
 TEXT = """
 [default]
@@ -68,6 +69,29 @@ def test_a_token_goes_to_its_own_server_alone(monkeypatch: pytest.MonkeyPatch) -
     assert found.at("10.9.9.9:1") == Profile(server="10.9.9.9:1", token="soraka_b")
 
 
+def test_a_profile_with_an_authority_is_spoken_to_over_tls(file: Path, tmp_path: Path) -> None:
+    Authority(tmp_path / "ca")
+    pem = tmp_path / "ca" / "ca.pem"
+    file.write_text(f'[default]\nserver = "a:2"\ntoken = "soraka_a"\nca = "{pem}"\n')
+    found = profiles.load()
+    assert (found.ca, found.client_url) == (str(pem), "thrifts://a:2")
+    (known,) = found.trusted().get_ca_certs()  # type: ignore[union-attr]
+    assert "soraka" in str(known["subject"])
+    assert profiles.load().at("b:2") == Profile(server="b:2")
+    for wrong, why in (("/none.pem", "No such file"), (str(file), "NO_CERTIFICATE")):
+        with pytest.raises(ConfigError, match=f"ca: {wrong}: .*{why}"):
+            Profile(ca=wrong).trusted()
+    assert Profile().trusted() is None
+
+
+def test_the_token_of_the_environment_takes_the_place_of_that_alone(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text('[default]\nserver = "a:2"\nurl = "https://a"\nca = "x.pem"\n')
+    monkeypatch.setenv(profiles.TOKEN, "soraka_b")
+    assert profiles.load() == Profile(server="a:2", url="https://a", ca="x.pem", token="soraka_b")
+
+
 def test_a_file_with_a_token_that_others_may_read_is_complained_of(
     file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -84,8 +108,8 @@ def test_a_file_with_a_token_that_others_may_read_is_complained_of(
     ("text", "told"),
     [
         ("[default", "not TOML"),
-        ("default = 3", "default: must be a section, with server, url, token"),
-        ("[default]\nport = 3", r"default\.port: unknown key; allowed: server, url, token"),
+        ("default = 3", "default: must be a section, with server, url, token, ca"),
+        ("[default]\nport = 3", r"default\.port: unknown key; allowed: server, url, token, ca"),
         ("[default]\nserver = 3", r"default\.server: must be a text"),
         ("[default]\ntoken = ''", r"default\.token: must be a text"),
     ],

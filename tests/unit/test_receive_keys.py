@@ -16,7 +16,7 @@ from receive_app.keys import digest, longest_window_ms
 from receive_app.rpc import _submission
 from receive_app.schemas import submission as of_json
 from soraka.config import Config, override
-from soraka.errors import InvalidParams, KeyReused, LogUnavailable, StoreUnavailable
+from soraka.errors import InvalidParams, KeyReused, LogUnavailable, StoreUnavailable, Unavailable
 from soraka.message import Callback, Message, State, Submission
 from soraka.ports import ClaimKind, Ended, Outcome, Query
 from soraka.tokens import Token
@@ -211,6 +211,30 @@ def test_no_longer_than_the_topic_keeps_its_messages(kit: Kit) -> None:
     store: Any = kit.parts.store
     store.now_ms = lambda: later
     assert kit.ingress.submit(keyed()) != first
+
+
+def test_a_retention_made_shorter_brings_no_message_back(kit: Kit) -> None:
+    store: Any = kit.parts.store
+    forgotten, waiting = (kit.ingress.submit(keyed(key)) for key in ("forgotten", "waiting"))
+    kit.ingress.cancel(TOPIC, forgotten, None)
+    kit.log.down.add(TOPIC)
+    with pytest.raises(Unavailable):
+        kit.ingress.submit(keyed("never there"))
+    kit.log.down.clear()
+    kit.parts.topics.update(TOPIC, lambda topic: replace(topic, retention_ms=60_000))
+    store.keep({TOPIC: 60_000})
+    kit.deliver()
+    assert kit.ingress.submit(keyed("forgotten")) == forgotten
+    later = kit.now_ms() + 61_000
+    store.now_ms = lambda: later
+    kit.parts.clock.sync()
+    assert kit.ingress.submit(keyed("waiting")) == waiting
+    for key in ("forgotten", "never there"):
+        with pytest.raises(Unavailable, match="older than finished messages are kept"):
+            kit.ingress.submit(keyed(key))
+    assert ids(kit) == []
+    later += 600_000
+    assert kit.ingress.submit(keyed("forgotten")) != forgotten
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ MESSAGE = Message(
 COMMAND = Command(
     command_id="c-1", msg_id=MESSAGE.msg_id, topic="orders", kind=CommandKind.ADD_TIME, add_ms=5
 )
-# version 1, as first released: records of it must be readable for ever
+# version 1: records of it must be readable for ever
 MESSAGE_V1 = bytes.fromhex(
     "010c00010b00010000002430313839306135642d616339362d373734622d626363652d6233303230"
     "393961383035370b0002000000066f72646572730a00030000018bcfe568000a00040000018bcfe5"

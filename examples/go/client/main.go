@@ -77,7 +77,10 @@ func (c *connection) open() error {
 	}
 	c.client = soraka.NewSorakaClientFactory(c.transport, thrift.NewTBinaryProtocolFactoryConf(conf))
 	if token := os.Getenv("SORAKA_TOKEN"); token != "" {
-		return c.client.Authenticate(ctx, token)
+		if err := c.client.Authenticate(ctx, token); err != nil {
+			c.close() // else the next call would go without it
+			return err
+		}
 	}
 	return nil
 }

@@ -26,12 +26,14 @@
 -- So any first part of a script, run once more before what came later, must lose nothing.
 --
 -- The first part of HEAD is patched in place by claim and settle, and the history grows at the end,
--- so that the AOF grows by 43 bytes and an attempt and not by the body. The sizes are written with
+-- so that the AOF grows by 44 bytes and an attempt and not by the body. The sizes are written with
 -- what they measure alone: a patch fits any record of its message, also one of a script cut off.
--- redis_record.py has the same layout.
+-- redis_record.py has the same layout, and the same number for it, the first byte of a record.
+-- docs/operations.md says how to change it.
 local PREFIX = KEYS[1]
-local CHANGING, SIZES = '<BI8I8I8I4I4HI8', '<I8HI4I4I4I4'
-local HEAD, HEAD_SIZE = CHANGING .. string.sub(SIZES, 2), 69
+local LAYOUT = 4
+local CHANGING, SIZES = '<BBI8I8I8I4I4HI8', '<I8HI4I4I4I4'
+local HEAD, HEAD_SIZE = CHANGING .. string.sub(SIZES, 2), 70
 local PENDING, SUCCEEDED, CANCELLED, DEAD = 0, 1, 2, 3
 local PARKED = '~' -- begins the owners of the messages of paused topics
 -- Verdicts kept per message, and commands kept at the door of an unknown one.
@@ -49,8 +51,8 @@ local function clock()
 end
 
 local function changing(r)
-  return struct.pack(CHANGING, r.state, r.due, r.not_before, r.lease, r.attempt, r.tries, r.releases,
-    r.finished)
+  return struct.pack(CHANGING, LAYOUT, r.state, r.due, r.not_before, r.lease, r.attempt, r.tries,
+    r.releases, r.finished)
 end
 
 local function head(r)
@@ -58,11 +60,18 @@ local function head(r)
     r.reason_size, r.body_size)
 end
 
--- The record of a message, or nil. `commands`, `reason`, `body`, `history` only after unfold().
+local function refuse_layout(id, layout)
+  error(redis.error_reply('LAYOUT the record of message ' .. id .. ' has layout ' .. layout ..
+    ', this version of soraka reads ' .. LAYOUT))
+end
+
+-- The record of a message, or nil; fails for one of another layout. `commands`, `reason`, `body`,
+-- `history` only after unfold().
 local function load(id)
   local raw = redis.call('GET', PREFIX .. 'm:' .. id)
   if not raw then return nil end
-  local state, due, not_before, lease, attempt, tries, releases, finished, ttr,
+  if string.byte(raw) ~= LAYOUT then refuse_layout(id, string.byte(raw)) end
+  local _, state, due, not_before, lease, attempt, tries, releases, finished, ttr,
     owner_size, topic_size, commands_size, reason_size, body_size = struct.unpack(HEAD, raw)
   local at = HEAD_SIZE + owner_size
   -- all at once: a table that grows costs as much as the rest

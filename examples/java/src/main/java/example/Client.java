@@ -211,7 +211,12 @@ public final class Client {
       client = new Soraka.Client(new TBinaryProtocol(transport));
       String token = System.getenv("SORAKA_TOKEN");
       if (token != null) {
-        client.authenticate(token);
+        try {
+          client.authenticate(token);
+        } catch (TException error) {
+          close(); // else the next call would go without it
+          throw error;
+        }
       }
     }
 

@@ -1,0 +1,166 @@
+"""What another version of soraka has written is not read wrongly: each record of Redis, and each
+file of SQLite, has the number of its layout."""
+
+import sqlite3
+from binascii import crc32
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from soraka.adapters import redis_record, sqlite_log, sqlite_store_rows
+from soraka.adapters.redis_store import RedisStore
+from soraka.adapters.sqlite_log import SqliteLog
+from soraka.errors import DecodeError, LogUnavailable, StoreUnavailable
+from soraka.message import State
+from soraka.ports import ClaimKind, Ended, Lease, Move, NewMessage, Outcome, Query
+from soraka.wire import encode
+from tests.contract.store_kit import (
+    OTHER,
+    OWNER,
+    TOPIC,
+    cancel,
+    message,
+    put,
+    redis_store,
+    sqlite_store,
+)
+from tests.servers import Server
+
+# of layout 4; whoever changes it takes another number
+HEAD = bytes.fromhex(
+    "04 00 0100000000000000 0000000000000000 0000000000000000 00000000 00000000 0000"
+    "0000000000000000 e803000000000000 0b00 06000000 00000000 00000000"
+)
+"""Up to the size of the body."""
+
+
+@pytest.fixture
+def store(redis_server: Server) -> Iterator[RedisStore]:
+    with redis_store(redis_server.url) as made:
+        yield made
+
+
+@pytest.fixture
+def admin(redis_server: Server) -> Iterator["redis.Redis"]:
+    with closing(redis.Redis.from_url(redis_server.url)) as made:
+        yield made
+
+
+def key_of(msg_id: str) -> str:
+    return f"{{{crc32(msg_id.encode()) % 4}}}:m:{msg_id}"
+
+
+@pytest.mark.parametrize("layout", [0, redis_record.LAYOUT + 1])
+def test_a_record_of_another_layout_is_refused_by_all_that_read_it(
+    store: RedisStore, admin: "redis.Redis", layout: int
+) -> None:
+    now = store.now_ms()
+    m = message(now)
+    put(store, m)
+    admin.setrange(key_of(m.msg_id), 0, bytes([layout]))
+    before = admin.get(key_of(m.msg_id))
+    told = f"{m.msg_id} has layout {layout}, this version of soraka reads {redis_record.LAYOUT}"
+    outcome = Outcome(m.msg_id, Lease(1, 1), Ended.SUCCEEDED)
+    for act in (
+        lambda: store.claim([m.msg_id]),
+        lambda: store.settle([outcome]),
+        lambda: store.command([cancel(m.msg_id)]),
+        lambda: store.assign([Move(m.msg_id, OWNER, OTHER)]),
+    ):
+        with pytest.raises(StoreUnavailable, match=told):
+            act()
+    for read in (store.get, lambda ids: store.history(ids[0])):
+        with pytest.raises(DecodeError, match=f"layout {layout}"):
+            read([m.msg_id])
+    assert store.search(Query([TOPIC], list(State)), "", 9) == ([], "")
+    assert admin.get(key_of(m.msg_id)) == before
+    admin.setrange(key_of(m.msg_id), 0, bytes([redis_record.LAYOUT]))
+    assert [claim.kind for claim in store.claim([m.msg_id])] == [ClaimKind.FIRE]
+
+
+def test_one_that_cannot_be_read_costs_the_others_no_attempt(
+    redis_server: Server, admin: "redis.Redis"
+) -> None:
+    with redis_store(redis_server.url, shards=1) as store:
+        good, bad = (message(store.now_ms()) for _ in range(2))
+        put(store, good, bad)
+        admin.setrange(f"{{0}}:m:{bad.msg_id}", 0, b"\x07")
+        with pytest.raises(StoreUnavailable, match="has layout 7"):
+            store.claim([good.msg_id, bad.msg_id])
+        first, again = store.claim([good.msg_id, good.msg_id])
+    assert (first.kind, first.tries) == (ClaimKind.FIRE, 1)
+    assert (again.kind, again.at) == (ClaimKind.BUSY, first.at)
+
+
+def test_what_is_written_has_the_number_of_its_layout(
+    store: RedisStore, admin: "redis.Redis"
+) -> None:
+    m = message(1)
+    raw = redis_record.new_record(NewMessage(0, m, OWNER, encode(m)))
+    assert raw[: len(HEAD)] == HEAD
+    assert redis_record.HEAD.size == len(HEAD) + 4
+    put(store, m)
+    assert admin.get(key_of(m.msg_id)) == raw
+    store.claim([m.msg_id])
+    assert admin.getrange(key_of(m.msg_id), 0, 1) == b"\x04\x00"
+    store.command([cancel(m.msg_id)])  # too late, which is remembered
+    assert admin.getrange(key_of(m.msg_id), 0, 1) == b"\x04\x00"
+
+
+def version(path: Path) -> Any:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute("PRAGMA user_version").fetchone()[0]
+
+
+def set_version(path: Path, number: int) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA user_version = {number}")
+
+
+@contextmanager
+def opened_log(path: Path) -> Iterator[SqliteLog]:
+    log = SqliteLog(path=path, retention_ms=1, append_timeout_ms=2000, max_inflight_bytes=1 << 20)
+    with closing(log):
+        yield log
+
+
+def test_a_file_of_a_later_layout_is_refused_and_left_alone(tmp_path: Path) -> None:
+    store, log = tmp_path / "store.db", tmp_path / "log.db"
+    opened: Callable[[Path], AbstractContextManager[Any]]
+    for path, layout, error, opened in (
+        (store, sqlite_store_rows.LAYOUT, StoreUnavailable, sqlite_store),
+        (log, sqlite_log.LAYOUT, LogUnavailable, opened_log),
+    ):
+        with opened(path):
+            pass
+        assert version(path) == layout
+        set_version(path, layout + 1)
+        told = f"{path.name}: layout {layout + 1}, this version of soraka reads up to {layout}"
+        with pytest.raises(error, match=told), opened(path):
+            pass
+        assert version(path) == layout + 1
+        set_version(path, layout)
+        with opened(path):
+            pass
+
+
+def test_a_file_from_before_there_were_layouts_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    with sqlite_store(path) as store:
+        m = message(store.now_ms())
+        put(store, m)
+    with closing(sqlite3.connect(path)) as connection:
+        for index in ("message_held", "message_held_due"):
+            connection.execute(f"DROP INDEX {index}")
+        for column in ("not_before", "releases"):
+            connection.execute(f"ALTER TABLE message DROP COLUMN {column}")
+        connection.commit()
+    set_version(path, 0)
+    with sqlite_store(path) as store:
+        (claim,) = store.claim([m.msg_id])
+        assert (claim.kind, claim.releases) == (ClaimKind.FIRE, 0)
+    assert version(path) == sqlite_store_rows.LAYOUT
