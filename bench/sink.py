@@ -1,8 +1,8 @@
-"""The callback sink, a process of its own: `python -m bench.sink`.
+"""The callback sink, a process of its own: `python -m bench.sink [MS]`.
 
-A bare HTTP/1.1 server on one epoll loop, about 15 µs per callback. It answers each request 200
-and notes the id and due time of its headers and when it came. Standard input takes commands, one
-a line, each answered by one JSON line: `count`, `take` (the calls so far, and forget them),
+A bare HTTP/1.1 server on one epoll loop, about 15 µs per callback. It answers each request 200,
+after so many ms, and notes the id and due time of its headers and when it came. Standard input
+takes commands, one a line, each answered by one JSON line: `count`, `take` (the calls so far, and forget them),
 `usage`. The first line it prints is its port; it ends when its input does.
 """
 
@@ -11,7 +11,9 @@ import json
 import os
 import select
 import socket
+import sys
 import time
+from collections import deque
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 _ID = b"soraka-message-id:"
@@ -19,7 +21,9 @@ _DUE = b"soraka-due-at:"
 
 
 class Sink:
-    def __init__(self) -> None:
+    def __init__(self, delay_s: float) -> None:
+        self._delay_s = delay_s
+        self._unanswered: deque[tuple[float, int]] = deque()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
         self._listener.setblocking(False)
         self._epoll = select.epoll()
@@ -36,7 +40,7 @@ class Sink:
     def run(self) -> None:
         """Until standard input ends."""
         while True:
-            events = self._epoll.poll()
+            events = self._epoll.poll(self._answer_late())
             # all these bytes lie here already: one moment for all is the nearest to the truth
             at = time.time() * 1000
             for fd, _ in events:
@@ -71,6 +75,22 @@ class Sink:
             self._partial[fd] = data
             return
         self._calls.append((*call, at))
+        if self._delay_s:
+            self._unanswered.append((time.monotonic() + self._delay_s, fd))
+        else:
+            self._answer(fd)
+
+    def _answer_late(self) -> float | None:
+        """Answers whose time has come; how long until the next, or None. A connection waits for its
+        answer, so its number is no other's meanwhile, unless it is broken off."""
+        now = time.monotonic()
+        while self._unanswered and self._unanswered[0][0] <= now:
+            self._answer(self._unanswered.popleft()[1])
+        return max(0.0005, self._unanswered[0][0] - now) if self._unanswered else None
+
+    def _answer(self, fd: int) -> None:
+        if fd not in self._sockets:
+            return
         try:
             self._sockets[fd].send(ANSWER)
         except OSError:
@@ -113,7 +133,7 @@ def _value(head: bytes, name: bytes) -> bytes:
 
 def main() -> None:
     gc.disable()
-    sink = Sink()
+    sink = Sink(int(sys.argv[1]) / 1000 if len(sys.argv) > 1 else 0.0)
     print(sink.port, flush=True)
     sink.run()
 

@@ -29,6 +29,8 @@ class Scale:
     receive: int = 1
     centers: int = 1
     workers: int = 1
+    callbacks: int = 1000
+    """Under way at once, of each worker."""
 
 
 class Soraka:
@@ -138,6 +140,7 @@ class Servers(Soraka):
             "SORAKA_RECEIVE_PORT": str(self.http_port),
             "SORAKA_RECEIVE_THRIFT_PORT": str(self.thrift_port),
             "SORAKA_RECEIVE_PROCESSES": str(self._scale.receive),
+            "SORAKA_WORKER_MAX_CALLBACKS": str(self._scale.callbacks),
         }
         self._start("receive", ["receive"], self._environ)
         for role, number in (("center", self._scale.centers), ("worker", self._scale.workers)):

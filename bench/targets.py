@@ -167,8 +167,9 @@ def celery_running(guard: Guard, url: str, workers: int) -> Iterator[CeleryTarge
 class SinkProcess:
     """`bench.sink`, from outside."""
 
-    def __init__(self, guard: Guard, log: Path) -> None:
-        self._process = Process(guard, ["-m", "bench.sink"], log=log, pipes=True)
+    def __init__(self, guard: Guard, log: Path, delay_ms: int) -> None:
+        arguments = ["-m", "bench.sink", str(delay_ms)]
+        self._process = Process(guard, arguments, log=log, pipes=True)
         self.port = int(self._process.hear())
         self.url = f"http://127.0.0.1:{self.port}/callback"
         self.pid = self._process.pid
@@ -187,9 +188,10 @@ class SinkProcess:
 
 
 @contextmanager
-def sink_running(guard: Guard) -> Iterator[SinkProcess]:
+def sink_running(guard: Guard, delay_ms: int = 0) -> Iterator[SinkProcess]:
+    """Each of its answers takes so long."""
     with temporary_folder(guard) as folder:
-        sink = SinkProcess(guard, folder / "sink.log")
+        sink = SinkProcess(guard, folder / "sink.log", delay_ms)
         try:
             yield sink
         finally:

@@ -58,7 +58,7 @@ class DurableProducer:
             "batch_size": BATCH_BYTES,
             "linger_ms": LINGER_MS,
             "delivery_timeout_ms": timeout_ms,
-            "request_timeout_ms": timeout_ms,
+            "request_timeout_ms": timeout_ms - LINGER_MS,
             "max_block_ms": timeout_ms,
             "bootstrap_timeout_ms": timeout_ms,
             "metrics_enabled": False,
