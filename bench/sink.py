@@ -2,7 +2,8 @@
 
 A bare HTTP/1.1 server on one epoll loop, about 15 µs per callback. It answers each request 200,
 after so many ms, and notes the id and due time of its headers and when it came. Standard input
-takes commands, one a line, each answered by one JSON line: `count`, `take` (the calls so far, and forget them),
+takes commands, one a line, each answered by one JSON line: `count`, `take` (the calls so far, and
+forget them),
 `usage`. The first line it prints is its port; it ends when its input does.
 """
 
