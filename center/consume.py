@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 POLL_MS = 200
 SPACING_S = 0.01
-"""Between two polls that find something: under load records come in batches, the first go at once."""
+"""Between two polls that find something: under load records come in batches."""
 AT_ONCE = 250
 """Records: 3 ms of Redis, in which claims wait."""
 CHECK_EVERY_S = 1.0

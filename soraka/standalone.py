@@ -20,8 +20,8 @@ from worker.main import Worker
 log = logging.getLogger(__name__)
 
 SWITCH_S = 0.0005
-"""How long Python lets one thread run while another wants to. Those of SQLite let go of it for each
-statement; by default they get it back after 5 ms, while everything else runs on one other thread."""
+"""How long Python lets one thread run while another wants to. Those of SQLite let others run with
+each statement, and by default may go on after 5 ms; all the rest is on one other thread."""
 PORTS_FILE = "ports.json"
 """Beside the store: {"worker": its Thrift port}."""
 

@@ -558,7 +558,11 @@ def test_ahead_of_its_due_time_a_claim_tells_how_long_to_wait(
     claims = store.claim([due.msg_id, soon.msg_id, later.msg_id], 25)
     assert kinds(claims) == [FIRE, FIRE, LATER]
     assert [claim.early_ms for claim in claims] == [0, 25, 0]
-    assert [claim.at for claim in claims] == [clock.now + LEASE, clock.now + 25 + LEASE, later.due_at]
+    assert [claim.at for claim in claims] == [
+        clock.now + LEASE,
+        clock.now + 25 + LEASE,
+        later.due_at,
+    ]
     assert claims[1].due_at == soon.due_at
     assert store.command([cancel(soon.msg_id)]) == [Verdict.TOO_LATE]
     assert end(store, soon.msg_id, claims[1].lease, Ended.SUCCEEDED)

@@ -54,9 +54,7 @@ def test_those_that_are_done_take_the_next_and_too_many_end(group: Group) -> Non
     assert set(who) <= before
 
 
-def test_a_task_that_fails_ends_nobody(
-    group: Group, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_task_that_fails_ends_nobody(group: Group, caplog: pytest.LogCaptureFixture) -> None:
     crew, done = Crew(group), list[int]()
     crew.run(lambda: done[7])
     crew.run(done.append, 1)
