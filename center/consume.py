@@ -87,9 +87,12 @@ class Consume:
         taken = 0
         try:
             self._follow_assignment()
-            for batch in batches:
-                self._take(batch, near)
-                taken += 1
+            try:
+                for batch in batches:
+                    self._take(batch, near)
+                    taken += 1
+            finally:
+                self._workers.deliver(near)
             self._check_now_and_then()
         except StoreUnavailable as exc:
             log.warning("store.unavailable", extra={"reason": str(exc)})
@@ -98,8 +101,6 @@ class Consume:
         except BaseException:
             self._go_back_to(batches[taken:])
             raise
-        finally:
-            self._workers.deliver(near)
         self._metrics.log_lag.set(self._consumer.lag())
         if batches:
             gevent.sleep(max(0.0, began + SPACING_S - time.monotonic()))
