@@ -2,9 +2,9 @@
 
     python -m bench.worker --rates 1000 3000 --seconds 6
 
-Messages due at a steady rate are written into a Redis of its own, then a worker process calls them to
-the sink. CPU per message is that of each process from the first due time to the last callback; a burst
-(`--burst`) has them all due at one moment. What it leaves out is small: hints, a twentieth.
+Messages due at a steady rate are written into a Redis of its own, then a worker process calls them
+to the sink. CPU per message is that of each process from the first due time to the last callback;
+a burst (`--burst`) has them all due at one moment. What it leaves out is small: hints, a twentieth.
 """
 
 from gevent import monkey

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 POLL_MS = 200
 SPACING_S = 0.01
-"""Between two polls that find something: under load records come in batches, the first go at once."""
+"""Between two polls that find something: under load records come in batches."""
 AT_ONCE = 250
 """Records: 3 ms of Redis, in which claims wait."""
 CHECK_EVERY_S = 1.0
@@ -87,9 +87,12 @@ class Consume:
         taken = 0
         try:
             self._follow_assignment()
-            for batch in batches:
-                self._take(batch, near)
-                taken += 1
+            try:
+                for batch in batches:
+                    self._take(batch, near)
+                    taken += 1
+            finally:
+                self._workers.deliver(near)
             self._check_now_and_then()
         except StoreUnavailable as exc:
             log.warning("store.unavailable", extra={"reason": str(exc)})
@@ -98,8 +101,6 @@ class Consume:
         except BaseException:
             self._go_back_to(batches[taken:])
             raise
-        finally:
-            self._workers.deliver(near)
         self._metrics.log_lag.set(self._consumer.lag())
         if batches:
             gevent.sleep(max(0.0, began + SPACING_S - time.monotonic()))

@@ -50,5 +50,9 @@ class Durations(Collector):
         whole, buckets = 0, []
         for bound, count in zip((*self._bounds, float("inf")), self._counts, strict=True):
             whole += count
-            buckets.append((floatToGoString(bound), whole))
+            buckets.append((_text(bound), whole))
         yield HistogramMetricFamily(self._name, self._text, buckets=buckets, sum_value=self._sum)
+
+
+def _text(bound: float) -> str:
+    return str(floatToGoString(bound))  # type: ignore[no-untyped-call]

@@ -155,8 +155,8 @@ def _come_up(
 
 
 def _look_for_garbage_seldom() -> None:
-    """Next to nothing here is in cycles; looking for them after each 700 objects, and at all that was
-    made so far, takes 3 % of a busy process."""
+    """Next to nothing here is in cycles; looking for them after each 700 objects, and at all that
+    was made so far, takes 3 % of a busy process."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)

@@ -299,8 +299,8 @@ class Store(Protocol):
 
     def claim(self, msg_ids: Sequence[str], ahead_ms: int = 0) -> list[Claim]:
         """Takes a lease of ttr + margin on each that is due; one answer each, in order. One that
-        is due, or held back no more, within `ahead_ms` is claimed, too: its lease runs from that time
-        on, but commands come too late for it already.
+        is due, or held back no more, within `ahead_ms` is claimed, too: its lease is as long from
+        that time on, but commands come too late for it already.
 
         UNKNOWN for those whose shard alone is out of reach; StoreUnavailable when all are."""
 

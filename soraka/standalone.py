@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +19,9 @@ from worker.main import Worker
 
 log = logging.getLogger(__name__)
 
+SWITCH_S = 0.0005
+"""How long Python lets one thread run while another wants to. Those of SQLite let others run with
+each statement, and by default may go on after 5 ms; all the rest is on one other thread."""
 PORTS_FILE = "ports.json"
 """Beside the store: {"worker": its Thrift port}."""
 
@@ -128,6 +132,7 @@ class AdminRole:
 
 def run(config: Config) -> None:
     """Runs until a signal. Raises ConfigError; OSError when a port is taken."""
+    sys.setswitchinterval(SWITCH_S)
     launch.run(config, _roles, up=lambda roles: _greet(config, roles))
 
 

@@ -88,7 +88,7 @@ class Admission:
             return _over_rate(delay_ms)
         if ticket := self._breakers.begin(host, now, ttr_ms, forced=forced):
             self._rates.take(topic, now)
-            self._crowd.let_in()
+            self._crowd.let_in(host)
             return ticket
         self._gates.leave(host, topic)  # opened while this one waited
         return _circuit_open(host, self._breakers.wait_ms(host, now))

@@ -17,8 +17,8 @@ from worker.judge import Answer
 MAX_HEAD_BYTES = 32 << 10
 """Of status line, headers and interim answers together."""
 _received = memoryview(bytearray(16 << 10))
-"""Of whichever greenlet reads: what it read is taken out before another runs. A buffer for each read
-would be the largest thing that is allocated for a call."""
+"""Of whichever greenlet reads: what it read is taken out before another runs. A buffer for each
+read would be the largest thing that is allocated for a call."""
 _KEPT_FIELDS = frozenset({"retry-after", "keep-alive"})
 
 

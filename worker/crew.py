@@ -1,6 +1,7 @@
 """Greenlets that are used again.
 
-A new one costs 11 us, most of it for the memory of its frames, which Python maps and unmaps for each.
+A new one costs 11 us, most of it for the memory of its frames, which Python maps and unmaps for
+each.
 """
 
 import logging

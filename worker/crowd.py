@@ -17,7 +17,9 @@ FAST_PER_SECOND = 1000.0
 """Hosts that take fewer do not count: who comes for them is sent away for long, and those behind
 must be found."""
 LOOK_S, LOOK = 0.1, 50
-"""So often so many are claimed all the same, to find those for other hosts."""
+"""So often so many are claimed all the same, to find those for other hosts;"""
+LONGEST_LOOK_S = 0.8
+"""and less and less often while there are none."""
 
 
 class Crowd:
@@ -28,9 +30,12 @@ class Crowd:
         self._credit = MOST
         self._before: tuple[Origin, str] | None = None
         self._look_at = 0.0
+        self._look_s = LOOK_S
 
-    def let_in(self) -> None:
+    def let_in(self, host: Origin) -> None:
         self._credit = min(MOST, self._credit + SHARE)
+        if self._before is not None and host != self._before[0]:
+            self._look_s = LOOK_S
 
     def turned_away(self, host: Origin, topic: str, full: Full) -> None:
         if full is Full.HOST and self._gates.is_fast(host, FAST_PER_SECOND):
@@ -53,5 +58,6 @@ class Crowd:
         now = time.monotonic()
         if now < self._look_at:
             return 0
-        self._look_at = now + LOOK_S
+        self._look_at = now + self._look_s
+        self._look_s = min(LONGEST_LOOK_S, 2 * self._look_s)
         return min(claims, LOOK)

@@ -1,4 +1,4 @@
-"""Claims that came before their time, until it has come. Pure: the caller has the clock and sleeps."""
+"""Claims that came before their time, until that has come. Pure: the caller has the clock."""
 
 from heapq import heappop, heappush
 from itertools import count
@@ -6,7 +6,7 @@ from itertools import count
 from soraka.ports import Claim
 
 SPACING_S = 0.004
-"""Between two looks: of those that fall due meanwhile the first goes at once, the others together."""
+"""Between two looks: what falls due meanwhile goes together, what comes alone goes at once."""
 
 
 class Early:

@@ -158,9 +158,11 @@ class Loop:
     def drain(self, limit_s: float) -> bool:
         """Claims no more, finishes what is under way; False when the limit came first."""
         self._refusing = self._draining = self._pager.stopped = True
-        self._admission.close()
         self._wake.set()
         deadline = time.monotonic() + limit_s
+        while self._early and time.monotonic() < deadline:  # nobody else can call these on time
+            gevent.sleep(0.005)
+        self._admission.close()
         while self._is_at_work() and time.monotonic() < deadline:
             gevent.sleep(0.01)
         return not self._busy

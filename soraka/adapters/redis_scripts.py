@@ -87,7 +87,7 @@ class RedisScripts:
         return self._run(name, _alone(calls))
 
     def run_each(self, name: str, common: Sequence[Arg], own: OwnArgs) -> list[Any]:
-        """As `run`, for a script with `lua/shards.lua`: `common` arguments, and those of each shard.
+        """As `run`, for a script with `lua/shards.lua`: `common` arguments and each shard's own.
         One reply for each shard; but one call for all of them, where they may share one."""
         return _all(self._run_each(name, common, own))
 

@@ -550,6 +550,34 @@ def test_not_before_the_due_time_to_the_millisecond(store: FullStore, clock: Tur
     assert kinds(store.claim([m.msg_id])) == [FIRE]
 
 
+def test_ahead_of_its_due_time_a_claim_tells_how_long_to_wait(
+    store: FullStore, clock: TurnedClock
+) -> None:
+    due, soon, later = (message(clock.now + ms) for ms in (-5, 25, 26))
+    put(store, due, soon, later)
+    claims = store.claim([due.msg_id, soon.msg_id, later.msg_id], 25)
+    assert kinds(claims) == [FIRE, FIRE, LATER]
+    assert [claim.early_ms for claim in claims] == [0, 25, 0]
+    assert [claim.at for claim in claims] == [
+        clock.now + LEASE,
+        clock.now + 25 + LEASE,
+        later.due_at,
+    ]
+    assert claims[1].due_at == soon.due_at
+    assert store.command([cancel(soon.msg_id)]) == [Verdict.TOO_LATE]
+    assert end(store, soon.msg_id, claims[1].lease, Ended.SUCCEEDED)
+
+
+def test_ahead_of_the_end_of_being_held_back_likewise(store: FullStore, clock: TurnedClock) -> None:
+    m = message(clock.now)
+    put(store, m)
+    assert end(store, m.msg_id, fire(store, m.msg_id).lease, Ended.RELEASED, delay_ms=70)
+    assert kinds(store.claim([m.msg_id], 69)) == [LATER]
+    (claim,) = store.claim([m.msg_id], 70)
+    assert (claim.kind, claim.early_ms, claim.due_at) == (FIRE, 70, m.due_at)
+    assert claim.at == clock.now + 70 + LEASE
+
+
 def test_a_lease_that_ran_out_is_given_anew(store: FullStore, clock: TurnedClock) -> None:
     m = message(clock.now)
     put(store, m)

@@ -93,6 +93,22 @@ def test_away_it_is_unavailable_and_back_it_goes_on(
     assert {c.kind for c in store.claim([m.msg_id for m in messages])} == {ClaimKind.FIRE}
 
 
+def test_a_shard_that_nobody_vouched_for_holds_up_no_other(
+    store: RedisStore, admin: "redis.Redis"
+) -> None:
+    """In one call, as all are at one server."""
+    messages = [message(store.now_ms()) for _ in range(50)]
+    put(store, *messages)
+    prefix = next(iter(admin.scan_iter(f"*m:{messages[0].msg_id}"))).split(b"m:")[0]
+    admin.delete(prefix + b"v")
+    claims = store.claim([m.msg_id for m in messages])
+    there = {m.msg_id for m in messages if admin.exists(prefix + b"m:" + m.msg_id.encode())}
+    for m, claim in zip(messages, claims, strict=True):
+        expected = ClaimKind.UNKNOWN if m.msg_id in there else ClaimKind.FIRE
+        assert claim.kind is expected
+    assert 0 < len(there) < 50
+
+
 def test_a_server_that_does_not_answer_is_unavailable_in_time() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"

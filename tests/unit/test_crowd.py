@@ -48,6 +48,30 @@ def test_without_credit_as_many_are_claimed_as_may_wait(per_host: int) -> None:
     gevent.joinall(entering)
 
 
+def test_looks_become_rare_until_one_finds_somebody_for_another_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(crowd.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(Gates, "is_fast", lambda *_: True)
+    monkeypatch.setattr(Gates, "room_before", lambda *_: (0, 5))
+    before = without_credit(Crowd(gates()))
+
+    def looks(seconds: float) -> int:
+        count, ends = 0, now[0] + seconds
+        while now[0] < ends:
+            count += before.bounded(200) == crowd.LOOK
+            now[0] += 0.01
+        return count
+
+    looks(5 * crowd.LONGEST_LOOK_S)
+    assert looks(10 * crowd.LONGEST_LOOK_S) in (9, 10)
+    before.let_in(HOST)
+    assert looks(10 * crowd.LONGEST_LOOK_S) in (9, 10)
+    before.let_in(HOST._replace(port=81))
+    assert looks(1.0 + crowd.LONGEST_LOOK_S) >= 4
+
+
 @pytest.mark.parametrize("per_host", [1, 10, 19, 200])
 def test_a_host_that_has_places_bounds_nothing(per_host: int) -> None:
     free = gates(1.0, per_host)
@@ -59,7 +83,7 @@ def test_a_host_that_has_places_bounds_nothing(per_host: int) -> None:
 def test_credit_comes_with_those_let_in() -> None:
     before = without_credit(Crowd(gates()))
     for _ in range(int(1.1 * crowd.MOST / crowd.SHARE)):
-        before.let_in()
+        before.let_in(HOST)
     assert before.bounded(200) == 200
 
 

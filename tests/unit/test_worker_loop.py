@@ -122,6 +122,26 @@ def test_a_clock_ahead_of_the_stores_asks_again_but_not_all_the_time(
     assert len(rig.store.claims) < 40
 
 
+def test_claimed_ahead_each_is_called_at_its_own_time(rig: Rig, server: Sink) -> None:
+    rig.loop()
+    ids = [rig.put(server.url, in_ms=300 + n)[0] for n in range(0, 20, 2)]
+    rig.all_end(ids, State.SUCCEEDED)
+    late = sorted(map(late_ms, server.seen))
+    assert late[0] >= 0
+    assert late[len(late) // 2] < 50
+    assert len(rig.store.claims) <= 5
+
+
+def test_what_was_claimed_ahead_is_called_before_a_worker_ends(rig: Rig, server: Sink) -> None:
+    loop = rig.loop()
+    (msg_id,) = rig.put(server.url, in_ms=200)
+    eventually(lambda: rig.store.claims, 5)
+    assert not server.seen
+    assert loop.drain(5)
+    assert rig.stored(msg_id).state is State.SUCCEEDED
+    assert server.seen[0].at >= rig.stored(msg_id).message.due_at
+
+
 def test_added_time_and_cancel_hold(rig: Rig, server: Sink) -> None:
     loop = rig.loop()
     moved, gone = rig.put(server.url, in_ms=200, count=2)
