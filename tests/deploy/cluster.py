@@ -3,6 +3,7 @@
 Each step needs those before it: run it with -x.
 """
 
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from tests.acceptance.sink import wait_until
 from tests.deploy import inventory
-from tests.deploy.conftest import BESIDE, Deployment
+from tests.deploy.conftest import BESIDE, SMALL, Deployment
 from tests.deploy.room import CONTROL
 from tests.deploy.site import Called
 from tests.faults.conftest import record
@@ -23,13 +24,16 @@ BEHIND_MS = 3000
 """So much, at most, of what the store had answered is not in a replica."""
 OFF_S = 120.0
 NEW = "host7"
+NAME = "queue.example"
+"""Under which clients may reach nginx."""
 
 
 @pytest.fixture(scope="module")
 def deployment(next_version: str, begin: Callable[..., Deployment]) -> Deployment:
     settings = {"store": {"lease_margin_ms": LEASE_MARGIN_MS}}
-    heaps = {"kafka_heap": "256m", "zookeeper_heap": "96m"}
-    return begin("cluster", is_secured=True, soraka_settings=settings, **heaps)
+    return begin(
+        "cluster", is_secured=True, soraka_settings=settings, nginx_server_names=[NAME], **SMALL
+    )
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +75,14 @@ def test_from_nothing(deployment: Deployment) -> None:
     deployment.playbooks.play("site.yml")
     for name in deployment.names:
         assert set(deployment.site.units(name).values()) == {"active"}, name
+
+
+def test_nginx_has_a_certificate_for_its_name(deployment: Deployment) -> None:
+    secured = deployment.site.secured
+    assert secured is not None
+    for address in deployment.addresses("nginx"):
+        with socket.create_connection((address, 443)) as plain:
+            secured.wrap_socket(plain, server_hostname=NAME).close()
 
 
 def test_again_changes_nothing(deployment: Deployment) -> None:

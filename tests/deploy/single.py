@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.deploy.conftest import BESIDE, Deployment
+from tests.deploy.conftest import BESIDE, SMALL, Deployment
 from tests.deploy.site import Called
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(480)]
@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.deploy, pytest.mark.timeout(480)]
 
 @pytest.fixture(scope="module")
 def deployment(begin: Callable[..., Deployment]) -> Deployment:
-    return begin("single", is_secured=False, kafka_heap="256m", zookeeper_heap="96m")
+    return begin("single", is_secured=False, **SMALL)
 
 
 def test_from_nothing(deployment: Deployment) -> None:
