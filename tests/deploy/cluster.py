@@ -75,6 +75,7 @@ def test_from_nothing(deployment: Deployment) -> None:
     deployment.playbooks.play("site.yml")
     for name in deployment.names:
         assert set(deployment.site.units(name).values()) == {"active"}, name
+        assert set(deployment.site.exposure(name).values()) == {"OK"}, name
 
 
 def test_nginx_has_a_certificate_for_its_name(deployment: Deployment) -> None:
@@ -153,7 +154,7 @@ def test_a_worker_host_is_removed(deployment: Deployment, run: Run) -> None:
     """It hands over what it has; nothing is left of it, and nobody lets it in any more."""
     removed = ("--limit", NEW, "-e", "uninstall_confirmed=true", "-e", "uninstall_data=true")
     deployment.playbooks.play("uninstall.yml", *removed)
-    assert_bare(deployment, NEW)
+    assert not deployment.site.left(NEW)
     deployment.regroup(inventory.LAYOUTS["cluster"])
     deployment.playbooks.play("site.yml")
     rules = deployment.hosts["host1"].ssh("nft list table inet soraka").stdout
@@ -167,19 +168,7 @@ def test_all_is_taken_down(deployment: Deployment) -> None:
     confirmed = ("-e", "uninstall_confirmed=true", "-e", "uninstall_data=true")
     deployment.playbooks.play("uninstall.yml", *confirmed)
     for name in deployment.names:
-        assert_bare(deployment, name)
-
-
-def assert_bare(deployment: Deployment, name: str) -> None:
-    """No unit, program, user or firewall of ours is on the host."""
-    host = deployment.hosts[name]
-    assert deployment.site.units(name).keys() <= {"nginx.service"}
-    left = host.ssh(
-        "find / -xdev \\( -name '*soraka*' -o -path '/opt/*' -o -path '/var/lib/kafka*' "
-        "-o -path '/var/lib/zookeeper*' \\) -not -path '/proc/*' -not -path '/var/log/journal/*'"
-    ).stdout.split()
-    assert not left
-    assert "soraka" not in host.ssh("nft list ruleset; cat /etc/passwd /etc/nftables.conf").stdout
+        assert not deployment.site.left(name), name
 
 
 def calls_of(deployment: Deployment, name: str) -> float:
