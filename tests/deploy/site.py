@@ -103,6 +103,11 @@ class Site:
         assert (answer.status_code, body["ec"]) == (200, 200), body
         return str(body["result"]["msgId"])
 
+    def primary(self) -> str:
+        """The host whose Redis is the primary."""
+        roles = {n: self.hosts[n].ssh("soraka-redis-cli role").stdout for n in self.groups["redis"]}
+        return next(name for name, role in roles.items() if role.startswith("master"))
+
     def count(self, event: str) -> int:
         """How often the services have logged it."""
         return sum(journal.output().count(f'"{event}"') for journal in self.processes.values())
