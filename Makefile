@@ -27,6 +27,7 @@ test: .venv/ready check ## Every check and every test, with the real servers
 	$(BIN)/coverage report --skip-covered
 	CI=true $(BIN)/pytest tests/faults --durations=15 $(ARGS)
 	$(MAKE) --no-print-directory test-clients
+	$(MAKE) --no-print-directory lint-deploy test-host
 
 # Two halves that bear each other, and would not bear the faults.
 COVERED = CI=true COVERAGE_FILE=.coverage.$@ $(BIN)/pytest -m 'not timed' \
@@ -37,6 +38,7 @@ test-beside:
 	$(COVERED) tests/contract tests/browser
 
 test-host: .venv/ready .venv-deploy/ready ## Playbooks against one host that boots, with all roles
+	dev/stack install
 	$(BIN)/pytest -x tests/deploy/single.py $(ARGS)
 
 test-deploy: .venv/ready .venv-deploy/ready ## Playbooks against six hosts that boot: lost, upgraded, added, removed
