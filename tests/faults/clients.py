@@ -80,7 +80,8 @@ class Http:
 def _is_open(connection: HTTPConnection) -> bool:
     """Not closed by the server while it was kept, as nginx does when it is reloaded. Every client
     looks, since it cannot know what became of a request on such a connection."""
-    return not select.select([connection.sock], [], [], 0)[0]
+    kept = connection.sock
+    return kept is not None and not select.select([kept], [], [], 0)[0]
 
 
 def _exchange(connection: HTTPConnection, path: str, body: dict[str, Any]) -> dict[str, Any]:
