@@ -157,7 +157,7 @@ def test_a_worker_host_is_removed(deployment: Deployment, run: Run) -> None:
     deployment.playbooks.play("uninstall.yml", *removed)
     assert not deployment.site.left(NEW)
     deployment.regroup(inventory.LAYOUTS["cluster"])
-    deployment.playbooks.play("site.yml")
+    deployment.playbooks.play("scale.yml", "-e", "scale_role=worker")
     rules = deployment.hosts["host1"].ssh("nft list table inet soraka").stdout
     assert deployment.hosts["host6"].address in rules
     assert deployment.hosts[NEW].address not in rules
