@@ -22,14 +22,14 @@ test: .venv/ready check ## Every check and every test, with the real servers
 	dev/stack install
 	CI=true $(BIN)/pytest tests/unit tests/contract -m timed $(ARGS)
 	rm -f .coverage .coverage.*
-	$(MAKE) --no-print-directory --jobs 2 --output-sync test-alone test-beside
+	$(MAKE) --no-print-directory --jobs 3 --output-sync test-alone test-beside test-host lint-deploy
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --skip-covered
 	CI=true $(BIN)/pytest tests/faults --durations=15 $(ARGS)
 	$(MAKE) --no-print-directory test-clients
 	$(BIN)/python -m bench smoke --on servers --seconds 3
 
-# Two halves that bear each other, and would not bear the faults.
+# Halves that bear each other, and the host, and would not bear the faults.
 COVERED = CI=true COVERAGE_FILE=.coverage.$@ $(BIN)/pytest -m 'not timed' \
 	--cov --cov-report= --cov-fail-under=0 --durations=15 $(ARGS)
 test-alone:
@@ -38,6 +38,7 @@ test-beside:
 	$(COVERED) tests/contract tests/browser
 
 test-host: .venv/ready .venv-deploy/ready ## Playbooks against one host that boots, with all roles
+	dev/stack install
 	$(BIN)/pytest -x tests/deploy/single.py $(ARGS)
 
 test-deploy: .venv/ready .venv-deploy/ready ## Playbooks against six hosts that boot: lost, upgraded, added, removed

@@ -3,6 +3,7 @@
 Each step needs those before it: run it with -x.
 """
 
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,26 +11,29 @@ import pytest
 
 from tests.acceptance.sink import wait_until
 from tests.deploy import inventory
-from tests.deploy.conftest import BESIDE, Deployment
+from tests.deploy.conftest import BESIDE, SMALL, Deployment
 from tests.deploy.room import CONTROL
 from tests.deploy.site import Called
 from tests.faults.conftest import record
 from tests.faults.run import LEASE_MARGIN_MS, Run
 
-pytestmark = [pytest.mark.deploy, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.deploy, pytest.mark.timeout(900)]
 RATE = 40.0
 """Operations per second: six hosts share two cores."""
 BEHIND_MS = 3000
 """So much, at most, of what the store had answered is not in a replica."""
 OFF_S = 120.0
 NEW = "host7"
+NAME = "queue.example"
+"""Under which clients may reach nginx."""
 
 
 @pytest.fixture(scope="module")
 def deployment(next_version: str, begin: Callable[..., Deployment]) -> Deployment:
     settings = {"store": {"lease_margin_ms": LEASE_MARGIN_MS}}
-    heaps = {"kafka_heap": "256m", "zookeeper_heap": "96m"}
-    return begin("cluster", is_secured=True, soraka_settings=settings, **heaps)
+    return begin(
+        "cluster", is_secured=True, soraka_settings=settings, nginx_server_names=[NAME], **SMALL
+    )
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +75,15 @@ def test_from_nothing(deployment: Deployment) -> None:
     deployment.playbooks.play("site.yml")
     for name in deployment.names:
         assert set(deployment.site.units(name).values()) == {"active"}, name
+        assert set(deployment.site.exposure(name).values()) == {"OK"}, name
+
+
+def test_nginx_has_a_certificate_for_its_name(deployment: Deployment) -> None:
+    secured = deployment.site.secured
+    assert secured is not None
+    for address in deployment.addresses("nginx"):
+        with socket.create_connection((address, 443)) as plain:
+            secured.wrap_socket(plain, server_hostname=NAME).close()
 
 
 def test_again_changes_nothing(deployment: Deployment) -> None:
@@ -95,7 +108,8 @@ def test_hosts_lose_their_power(deployment: Deployment, run: Run) -> None:
     """One with a worker alone; one with the way in, a center and a worker; one with the primary of
     Redis, a Kafka and a ZooKeeper. Each comes back before the next."""
     vouched = deployment.site.count("store.vouched")
-    for name, lost_ms in (("host6", 0), ("host4", 0), ("host1", BEHIND_MS)):
+    primary = deployment.site.primary()
+    for name, lost_ms in (("host6", 0), ("host4", 0), (primary, BEHIND_MS)):
         run.flow(100, OFF_S)
         with run.fault(f"{name} loses power", may_repeat=True, lost_ms=lost_ms) as fault:
             deployment.hosts[name].power_off()
@@ -141,9 +155,9 @@ def test_a_worker_host_is_removed(deployment: Deployment, run: Run) -> None:
     """It hands over what it has; nothing is left of it, and nobody lets it in any more."""
     removed = ("--limit", NEW, "-e", "uninstall_confirmed=true", "-e", "uninstall_data=true")
     deployment.playbooks.play("uninstall.yml", *removed)
-    assert_bare(deployment, NEW)
+    assert not deployment.site.left(NEW)
     deployment.regroup(inventory.LAYOUTS["cluster"])
-    deployment.playbooks.play("site.yml")
+    deployment.playbooks.play("scale.yml", "-e", "scale_role=worker")
     rules = deployment.hosts["host1"].ssh("nft list table inet soraka").stdout
     assert deployment.hosts["host6"].address in rules
     assert deployment.hosts[NEW].address not in rules
@@ -155,19 +169,7 @@ def test_all_is_taken_down(deployment: Deployment) -> None:
     confirmed = ("-e", "uninstall_confirmed=true", "-e", "uninstall_data=true")
     deployment.playbooks.play("uninstall.yml", *confirmed)
     for name in deployment.names:
-        assert_bare(deployment, name)
-
-
-def assert_bare(deployment: Deployment, name: str) -> None:
-    """No unit, program, user or firewall of ours is on the host."""
-    host = deployment.hosts[name]
-    assert deployment.site.units(name).keys() <= {"nginx.service"}
-    left = host.ssh(
-        "find / -xdev \\( -name '*soraka*' -o -path '/opt/*' -o -path '/var/lib/kafka*' "
-        "-o -path '/var/lib/zookeeper*' \\) -not -path '/proc/*' -not -path '/var/log/journal/*'"
-    ).stdout.split()
-    assert not left
-    assert "soraka" not in host.ssh("nft list ruleset; cat /etc/passwd /etc/nftables.conf").stdout
+        assert not deployment.site.left(name), name
 
 
 def calls_of(deployment: Deployment, name: str) -> float:

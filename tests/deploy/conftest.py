@@ -16,6 +16,14 @@ from tests.deploy.site import Site
 
 BESIDE = "beside"
 """A host without a role, for what is not of the deployment."""
+JAVA = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+SMALL = {
+    "kafka_heap": "256m",
+    "kafka_java_options": JAVA,
+    "zookeeper_heap": "96m",
+    "zookeeper_java_options": JAVA,
+}
+"""For servers that share this machine: they start sooner, and need less."""
 
 
 class Deployment:

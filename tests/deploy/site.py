@@ -18,6 +18,11 @@ from tests.deploy.inventory import Groups
 from tests.faults.clients import Address
 
 THRIFT_PORT = 30003
+FIND_LEFT = """
+find / -xdev \\( -name '*soraka*' -o -path '/opt/*' -o -path '/var/lib/kafka*' \
+    -o -path '/var/lib/zookeeper*' \\) -not -path '/var/log/journal/*'
+{ nft list ruleset; cat /etc/passwd /etc/nftables.conf; } 2>/dev/null | grep soraka
+"""
 UNITS = ("soraka-receive", "soraka-admin", "soraka-center", "soraka-worker@*")
 
 
@@ -98,6 +103,11 @@ class Site:
         assert (answer.status_code, body["ec"]) == (200, 200), body
         return str(body["result"]["msgId"])
 
+    def primary(self) -> str:
+        """The host whose Redis is the primary."""
+        roles = {n: self.hosts[n].ssh("soraka-redis-cli role").stdout for n in self.groups["redis"]}
+        return next(name for name, role in roles.items() if role.startswith("master"))
+
     def count(self, event: str) -> int:
         """How often the services have logged it."""
         return sum(journal.output().count(f'"{event}"') for journal in self.processes.values())
@@ -109,6 +119,19 @@ class Site:
             "'soraka-*' kafka.service zookeeper.service nginx.service"
         )
         return {unit["unit"]: unit["active"] for unit in json.loads(done.stdout or "[]")}
+
+    def left(self, name: str) -> str:
+        """What a host has of ours: units, files, users, rules of its firewall; '' for nothing."""
+        units = self.units(name).keys() - {"nginx.service"}
+        return "\n".join(sorted(units)) + self.hosts[name].ssh(FIND_LEFT).stdout
+
+    def exposure(self, name: str) -> dict[str, str]:
+        """What systemd-analyze says of the hardening of each unit of a host, as 'OK'."""
+        said = {}
+        for unit in self.units(name):
+            text = self.hosts[name].ssh(f"systemd-analyze security --no-pager {unit}").stdout
+            said[unit] = text.splitlines()[-1].split()[-2]
+        return said
 
     def wait_up(self, name: str, timeout_s: float = 120.0) -> None:
         """Until all services of a host run."""
@@ -134,17 +157,22 @@ class Called:
         f"http.server.HTTPServer(('', {PORT}), One).handle_request()\n"
     )
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, wait_s: int = 60) -> None:
         self.url = f"http://{host.address}:{self.PORT}/called"
+        self._wait_s = wait_s
         self._process = subprocess.Popen(
-            host.ssh_argv(f"timeout 60 python3 -c {shlex.quote(self.SERVER)}"),
+            host.ssh_argv(f"timeout {wait_s} python3 -c {shlex.quote(self.SERVER)}"),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
         )
 
+    @property
+    def waits(self) -> bool:
+        return self._process.poll() is None
+
     def wait(self) -> tuple[dict[str, str], Any, str]:
         """Its headers, its body and who called."""
-        output, _ = self._process.communicate(timeout=70)
+        output, _ = self._process.communicate(timeout=self._wait_s + 10)
         headers, body, caller = json.loads(output)
         return headers, body, caller

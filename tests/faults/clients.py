@@ -2,6 +2,7 @@
 
 import json
 import random
+import select
 import ssl
 from collections.abc import Sequence
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
@@ -43,7 +44,7 @@ class Http:
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """The answer; {"ec": NO_ANSWER} for none, whatever the reason."""
-        given = self._free.pop() if self._free else self._new()
+        given = self._take()
         kept = False
         try:
             with gevent.Timeout(TIMEOUT_S):
@@ -62,10 +63,25 @@ class Http:
         while self._free:
             self._free.pop().close()
 
+    def _take(self) -> HTTPConnection:
+        while self._free:
+            kept = self._free.pop()
+            if _is_open(kept):
+                return kept
+            kept.close()
+        return self._new()
+
     def _new(self) -> HTTPConnection:
         if self._secured is None:
             return HTTPConnection(*self._address)
         return HTTPSConnection(*self._address, context=self._secured)
+
+
+def _is_open(connection: HTTPConnection) -> bool:
+    """Not closed by the server while it was kept, as nginx does when it is reloaded. Every client
+    looks, since it cannot know what became of a request on such a connection."""
+    kept = connection.sock
+    return kept is not None and not select.select([kept], [], [], 0)[0]
 
 
 def _exchange(connection: HTTPConnection, path: str, body: dict[str, Any]) -> dict[str, Any]:
