@@ -4,9 +4,9 @@
     python -m bench.where worker.raw --us 150 --kernel 0.16
 
 With `--gil` py-spy counts what holds Python's lock, so neither idle threads nor system calls.
-`--us` is the CPU of the process per message, as the other benchmarks tell it, and `--kernel` the part
-of that spent in the kernel, as `perf report --sort dso` tells it: that is a row of its own, and the
-rest is divided by samples. A sample counts for the first part whose function is in its stack.
+`--us` is the CPU of the process per message, as other benchmarks tell it, and `--kernel` the part
+of that spent in the kernel, by `perf report --sort dso`: that is a row of its own, and the rest
+is divided by samples. A sample counts for the first part whose function is in its stack.
 """
 
 import argparse
@@ -54,6 +54,8 @@ def parts(lines: Iterable[str]) -> Counter[str]:
 
 
 def _part(frames: list[str]) -> str:
+    if frames == [""]:  # between two: greenlets are made, switched and taken away
+        return "greenlets and event loop"
     for function, part in PARTS:
         if any(frame.startswith(function) for frame in frames):
             return part
