@@ -73,6 +73,6 @@ def topic(deployment: Deployment) -> Iterator[str]:
     """A topic that center reads by now: on Kafka that takes a moment for a new one."""
     made = deployment.new_topic()
     sink = Sink()
-    sink.wait(deployment.submit(made, sink.url("/first"), delay_time=0))
+    sink.wait(deployment.submit(made, sink.url("/first"), delay_time=0), timeout_s=60)
     yield made
     sink.close()

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import Any
 import requests
 
 import idl
+from dev.stacklib import ports
 from soraka import tls
 from soraka.rpc import RpcClient
 from tests.acceptance.sink import wait_until
@@ -23,10 +23,9 @@ JsonObject = dict[str, Any]
 
 
 def free_port() -> int:
-    """A port that was free just now. Fixed, since a process that restarts must keep its own."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A port that was free just now, and is none that the system gives to whoever connects.
+    Fixed, since a process that restarts must keep its own."""
+    return ports.pick(())
 
 
 class Process:
