@@ -187,7 +187,7 @@ def _add_operations(spec: APISpec) -> None:
     text, whole = {"type": "string"}, {"type": "object"}
     for path, about, responses in (
         ("/healthz", "Its loops turn", {"200": _response("Yes.", turns), **_refusals("503")}),
-        ("/readyz", "Log and store answer", {"200": _response("Yes.", ok), **_refusals("503")}),
+        ("/readyz", "The log answers", {"200": _response("Yes.", ok), **_refusals("503")}),
         ("/metrics", "For Prometheus", {"200": _response("Text.", text, "text/plain")}),
         ("/openapi.json", "This document", {"200": _response("It.", whole)}),
     ):

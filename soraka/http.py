@@ -6,6 +6,7 @@ of a body that nobody read, for a peer to take its answer. Answers are sent whol
 that yields without end is not served here.
 """
 
+import json
 import logging
 import socket
 import sys
@@ -20,6 +21,7 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 
 from soraka.connections import SPARE, Connections
+from soraka.errors import InvalidParams, SorakaError
 from soraka.http_request import MUST_CLOSE, Body, Reader, Request
 
 log = logging.getLogger(__name__)
@@ -30,6 +32,7 @@ WsgiApp = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 IDLE_S = 15.0
 """A connection on which no next request comes is closed."""
 STEP_BYTES = 16 << 10
+_JSON = [("Content-Type", "application/json")]
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -110,8 +113,8 @@ class _Connection:
 
     def _refuse(self, why: str) -> None:
         """What is no request."""
-        text = f"not HTTP/1.1: {why}\n".encode()
-        self._send("400 Bad Request", [("Content-Type", "text/plain")], text, is_last=True)
+        body = _told(InvalidParams.code, f"request: is not HTTP/1.1: {why}")
+        self._send("400 Bad Request", _JSON, body, is_last=True)
 
     def _more(self) -> bool:
         """Bytes of a body, for as long as its reader waits; False when none will come."""
@@ -167,7 +170,8 @@ class _Connection:
         except Exception:
             log.exception("http.application_failed", extra={"path": environ["PATH_INFO"]})
             environ[MUST_CLOSE] = True
-            return "500 Internal Server Error", [("Content-Type", "text/plain")], b"system error\n"
+            body = _told(SorakaError.code, "system error")
+            return "500 Internal Server Error", _JSON, body
 
     def _send(
         self,
@@ -195,6 +199,11 @@ class _Connection:
             body = b""
         self._sock.settimeout(self._door.limit_s)
         self._sock.sendall(head + body)
+
+
+def _told(ec: int, em: str) -> bytes:
+    """As the answers of the applications are."""
+    return json.dumps({"ec": ec, "em": em, "result": None}).encode()
 
 
 def _common(sock: Any, address: Any) -> Environ:

@@ -13,6 +13,7 @@ MUST_CLOSE = "soraka.must_close"
 MAX_HEAD_BYTES = 32 << 10
 MAX_FRAMING_BYTES = 8 << 10
 """Of a chunked body, without a byte of it, from one piece of it to the next."""
+_CODING = ("HTTP_TRANSFER_ENCODING", "Transfer-Encoding")
 _COMMON = {
     name.encode(): "HTTP_" + name.upper().replace("-", "_")
     for name in (
@@ -27,6 +28,10 @@ _COMMON = {
 }
 
 
+_ONCE = {"HTTP_HOST", "CONTENT_TYPE", "HTTP_AUTHORIZATION", "HTTP_IDEMPOTENCY_KEY"}
+"""Given twice they mean different things to different readers."""
+
+
 class Request:
     """One whose head has come. `body` is what has come of its body and was not taken yet."""
 
@@ -34,7 +39,7 @@ class Request:
         self, method: str, target: bytes, version: str, headers: dict[str, str], *, is_last: bool
     ) -> None:
         self.method = method
-        self.target = target
+        self.path, _, self.query = _origin(target).decode("latin-1").partition("?")
         self.version = version
         self.headers = headers
         self.is_last = is_last
@@ -44,13 +49,13 @@ class Request:
 
     def environ(self, common: dict[str, Any]) -> dict[str, Any]:
         """What WSGI says of it, over what is the same for its connection."""
-        path, _, query = _origin(self.target).decode("latin-1").partition("?")
+        path = self.path
         return {
             **common,
             **self.headers,
             "REQUEST_METHOD": self.method,
             "PATH_INFO": unquote_to_bytes(path).decode("latin-1") if "%" in path else path,
-            "QUERY_STRING": query,
+            "QUERY_STRING": self.query,
             "SERVER_PROTOCOL": "HTTP/" + self.version,
         }
 
@@ -66,6 +71,8 @@ class Reader:
         self._headers: dict[str, str] = {}
         self._reading: Any = None
         """The Request whose body comes now, or None."""
+        self._asking: Request | None = None
+        """Whose body another parser reads."""
         self._bytes = 0
         """Since the beginning of a head, or since something came of a body; what came in one piece
         with that is not counted."""
@@ -79,12 +86,25 @@ class Reader:
         self._bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except HttpParserUpgrade:
-            self.refused = "another protocol follows"
+        except HttpParserUpgrade as exc:
+            self._read_on(data[exc.args[0] :])
         except HttpParserError as exc:
-            self.refused = str(exc) or "malformed"
+            self.refused = str(exc.__context__ or exc) or "malformed"
         if self._bytes > (MAX_HEAD_BYTES if self._reading is None else MAX_FRAMING_BYTES):
             self.refused = self.refused or "too long"
+
+    def _read_on(self, rest: bytes) -> None:
+        """Of a request for another protocol, which we do not speak: what follows is its body, and
+        the parser leaves that unread. So another parser gets it, with a head that says no more
+        than how it is framed."""
+        asking = self.requests[-1]
+        for key, name in (("CONTENT_LENGTH", "Content-Length"), _CODING):
+            if key in asking.headers:
+                asking.is_whole, self._asking = False, asking
+                self._parser = HttpRequestParser(self)
+                framing = f"POST / HTTP/1.1\r\n{name}: {asking.headers[key]}\r\n\r\n"
+                self.feed(framing.encode("latin-1") + rest)
+                return
 
     # ------------------------------------------------------------------ called by the parser
 
@@ -102,12 +122,17 @@ class Reader:
             return
         text = value.decode("latin-1")
         if (before := self._headers.get(key)) is not None:
+            if key in _ONCE:
+                raise ValueError(f"{name.decode('latin-1')} is given twice")
             text = f"{before}{'; ' if key == 'HTTP_COOKIE' else ','}{text}"
         self._headers[key] = text
 
     def on_headers_complete(self) -> None:
         parser = self._parser
         self._bytes = 0
+        if self._asking is not None:
+            self._reading, self._asking = self._asking, None
+            return
         self._reading = Request(
             parser.get_method().decode(),
             self._url,

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from flask import Response, request
-from gevent.pywsgi import WSGIServer
 
+from soraka.http import make_server
+from soraka.process import listen
 from tests.unit.admin_kit import TOPIC, Kit
 
 # Where a value is of the right form it becomes one that exists, so that generated requests get
@@ -55,7 +56,7 @@ def test_no_generated_request_breaks_the_api(tmp_path: Path) -> None:
         outcomes.setdefault(str(request.endpoint), set()).add(response.status_code)
         return response
 
-    server = WSGIServer(("127.0.0.1", 0), kit.app, log=None)
+    server = make_server(listen("127.0.0.1", 0), kit.app)
     server.start()
     try:
         token = kit.script("operator").headers["Authorization"]

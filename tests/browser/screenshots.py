@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gevent.pywsgi import WSGIServer
-
+from soraka.http import make_server
+from soraka.process import listen
 from tests.acceptance.sink import wait_until
 from tests.browser.chromium import NARROW, WIDE, Browser, chromium
 from tests.browser.sample import LONG, msg_id
@@ -66,7 +66,7 @@ def main() -> None:
 @contextmanager
 def _served(folder: Path, empty: bool) -> Iterator[str]:
     """Its address."""
-    server = WSGIServer(("127.0.0.1", 0), sample_app(folder, empty=empty), log=None)
+    server = make_server(listen("127.0.0.1", 0), sample_app(folder, empty=empty))
     server.start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.stop(timeout=1)

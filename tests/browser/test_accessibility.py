@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gevent.pywsgi import WSGIServer
 
+from soraka.http import make_server
+from soraka.process import listen
 from tests.acceptance.sink import wait_until
 from tests.browser.chromium import NARROW, WIDE, Browser, absent
 from tests.browser.sample_app import sample_app
@@ -41,7 +42,7 @@ def served(
     """Which sample, and where it is."""
     folder = tmp_path_factory.mktemp("sample")
     app = sample_app(folder, empty=request.param == "empty")
-    server = WSGIServer(("127.0.0.1", 0), app, log=None)
+    server = make_server(listen("127.0.0.1", 0), app)
     server.start()
     yield request.param, f"http://127.0.0.1:{server.server_port}"
     server.stop(timeout=1)

@@ -92,6 +92,10 @@ def test_trailers_add_nothing() -> None:
         b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n",
         b"BREW / HTTP/1.1\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET / HTTP/1.1\r\nIdempotency-Key: a\r\nidempotency-key: a\r\n\r\n",
+        b"GET http://a:99999/x HTTP/1.1\r\n\r\n",
+        b"GET http:///x HTTP/1.1\r\n\r\n",
         b"GET / HTTP/1.1\r\nX: " + b"x" * MAX_HEAD_BYTES + b"\r\n",
         b"\x16\x03\x01\x02\x00\x01",
     ],
@@ -190,10 +194,24 @@ def test_what_is_no_request_is_told_so_and_closed(address: tuple[str, int]) -> N
     assert answer.count(b"HTTP/1.1 ") == 1
 
 
-def test_another_protocol_is_not_spoken(address: tuple[str, int]) -> None:
-    answer = exchange(address, b"GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\nPRI")
+@pytest.mark.parametrize(
+    ("framed", "body"),
+    [
+        (b"\r\nPRI * HTTP/2.0", b""),
+        (b"Content-Length: 3\r\n\r\nabcd", b"abc"),
+        (b"Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\nd", b"abc"),
+    ],
+)
+@pytest.mark.parametrize("step", [1, 1000])
+def test_another_protocol_is_not_spoken(
+    address: tuple[str, int], framed: bytes, body: bytes, step: int
+) -> None:
+    """As clients ask that would rather have HTTP/2."""
+    asked = b"POST / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n" + framed
+    pieces = [asked[i : i + step] for i in range(0, len(asked), step)]
+    answer = exchange(address, *pieces)
     assert answer.startswith(b"HTTP/1.1 200")
-    assert b"Connection: close" in answer
+    assert answer.endswith(b"Connection: close\r\n\r\n<" + body + b">")
 
 
 def test_an_application_that_fails_is_500_and_tells_nothing(
