@@ -27,7 +27,7 @@ test: .venv/ready check ## Every check and every test, with the real servers
 	$(BIN)/coverage report --skip-covered
 	CI=true $(BIN)/pytest tests/faults --durations=15 $(ARGS)
 	$(MAKE) --no-print-directory test-clients
-	$(MAKE) --no-print-directory lint-deploy test-host
+	$(MAKE) --no-print-directory --jobs 2 --output-sync lint-deploy test-host
 
 # Two halves that bear each other, and would not bear the faults.
 COVERED = CI=true COVERAGE_FILE=.coverage.$@ $(BIN)/pytest -m 'not timed' \
