@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test test-alone test-beside test-clients test-deploy test-faults test-host test-processes check fmt lint lint-deploy types imports unit bench soak stack stack-down clean
+.PHONY: help run test test-alone test-beside test-clients test-deploy test-host check fmt lint lint-deploy types imports unit bench soak stack stack-down clean
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
@@ -25,7 +25,7 @@ test: .venv/ready check ## Every check and every test, with the real servers
 	$(MAKE) --no-print-directory --jobs 3 --output-sync test-alone test-beside test-host lint-deploy
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --skip-covered
-	$(MAKE) --no-print-directory --jobs 2 --output-sync test-processes test-faults
+	CI=true $(BIN)/pytest tests/faults --durations=15 $(ARGS)
 	$(MAKE) --no-print-directory test-clients
 	$(BIN)/python -m bench smoke --on servers --seconds 3
 
@@ -36,13 +36,6 @@ test-alone:
 	$(COVERED) tests/unit tests/simulation tests/acceptance
 test-beside:
 	$(COVERED) tests/contract tests/browser
-
-# These wait more than they work. One half is about processes of ours, the other about their servers.
-PROCESSES = tests/faults/test_processes.py tests/faults/test_comparison.py
-test-processes:
-	CI=true $(BIN)/pytest $(PROCESSES) --durations=5 $(ARGS)
-test-faults:
-	CI=true $(BIN)/pytest tests/faults $(PROCESSES:%=--ignore=%) --durations=5 $(ARGS)
 
 test-host: .venv/ready .venv-deploy/ready ## Playbooks against one host that boots, with all roles
 	dev/stack install

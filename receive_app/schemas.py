@@ -130,7 +130,9 @@ class SubmissionSchema(Fields):
 
 
 class BatchSchema(Fields):
-    messages = fields.List(Anything(), required=True, metadata=about("Submissions.", minItems=1))
+    messages = fields.List(
+        Anything(allow_none=True), required=True, metadata=about("Submissions.", minItems=1)
+    )
 
 
 class CancelSchema(Fields):

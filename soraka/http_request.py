@@ -11,6 +11,8 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, par
 MUST_CLOSE = "soraka.must_close"
 """In an environ: set by an application that did not read the body to its end, and will not."""
 MAX_HEAD_BYTES = 32 << 10
+MAX_WAITING = 32
+"""Requests sent before the answers to those before."""
 MAX_FRAMING_BYTES = 8 << 10
 """Of a chunked body, without a byte of it, from one piece of it to the next."""
 _CODING = ("HTTP_TRANSFER_ENCODING", "Transfer-Encoding")
@@ -133,12 +135,17 @@ class Reader:
         if self._asking is not None:
             self._reading, self._asking = self._asking, None
             return
+        if len(self.requests) >= MAX_WAITING:
+            raise ValueError("too many requests at once")
+        version = parser.get_http_version()
+        # of a client that knows no chunks, what is between us may see another end of the body
+        is_odd = version != "1.1" and "HTTP_TRANSFER_ENCODING" in self._headers
         self._reading = Request(
             parser.get_method().decode(),
             self._url,
-            parser.get_http_version(),
+            version,
             self._headers,
-            is_last=not parser.should_keep_alive() or parser.should_upgrade(),
+            is_last=is_odd or not parser.should_keep_alive() or parser.should_upgrade(),
         )
         self.requests.append(self._reading)
 

@@ -218,6 +218,8 @@ def id_time_ms(msg_id: str) -> int | None:
 def part_of(key: str, parts: int) -> int:
     """Which of `parts` a key is in. The ids made within SLICE_MS are in one, so that what comes
     together is written, read and stored together; the slices take turns."""
-    if len(key) != ID_LENGTH:
-        return crc32(key.encode()) % parts
-    return int(key[:8] + key[9:13], 16) // SLICE_MS % parts
+    try:
+        made_at = int(key[:8] + key[9:13], 16) if len(key) == ID_LENGTH else None
+    except ValueError:
+        made_at = None
+    return (crc32(key.encode()) if made_at is None else made_at // SLICE_MS) % parts

@@ -160,7 +160,8 @@ class Loop:
         self._refusing = self._draining = self._pager.stopped = True
         self._wake.set()
         deadline = time.monotonic() + limit_s
-        while self._early and time.monotonic() < deadline:  # nobody else can call these on time
+        # nobody else can call these on time
+        while (self._early or self._claiming) and time.monotonic() < deadline:
             gevent.sleep(0.005)
         self._admission.close()
         while self._is_at_work() and time.monotonic() < deadline:

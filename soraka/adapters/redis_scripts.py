@@ -13,6 +13,7 @@ from redis.exceptions import (
     NoPermissionError,
     NoScriptError,
     RedisError,
+    ResponseError,
     TryAgainError,
 )
 
@@ -117,6 +118,15 @@ class RedisScripts:
     def _run_each(self, name: str, common: Sequence[Arg], own: OwnArgs) -> list[Any]:
         shards = list(own)
         groups = [shards] if self._topology.together else [[shard] for shard in shards]
+        replies = self._run_groups(name, common, own, groups)
+        if len(groups) == 1 and len(shards) > 1 and _is_of_a_record(replies[0]):
+            # the others need not fail with the shard that has it
+            replies = self._run_groups(name, common, own, [[shard] for shard in shards])
+        return replies
+
+    def _run_groups(
+        self, name: str, common: Sequence[Arg], own: OwnArgs, groups: Sequence[Sequence[int]]
+    ) -> list[Any]:
         calls: list[_Call] = []
         for group in groups:
             args = [*common]
@@ -147,6 +157,11 @@ class RedisScripts:
             for shards, args in calls
         ]
         return send(self._topology, commands)
+
+
+def _is_of_a_record(reply: object) -> bool:
+    """Whether a script failed because it cannot read one."""
+    return isinstance(reply, ResponseError) and str(reply).startswith("LAYOUT")
 
 
 def _alone(calls: Sequence[tuple[int, Sequence[Arg]]]) -> list[_Call]:

@@ -20,16 +20,16 @@ FOREVER_S = 1e6
 
 
 def main() -> None:
-    fire_due = Loop._fire_due
+    turn = Loop._turn
     stuck_at = time.monotonic() + float(os.environ[AFTER])
 
     def stuck(self: Loop) -> float:
         if time.monotonic() > stuck_at:
             print("timer.stuck", flush=True)
             gevent.sleep(FOREVER_S)
-        return fire_due(self)
+        return turn(self)
 
-    Loop._fire_due = stuck  # type: ignore[method-assign]
+    Loop._turn = stuck  # type: ignore[method-assign]
     cli.main()
 
 

@@ -4,12 +4,13 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import gevent
 import pytest
 from gevent.server import StreamServer
 
 from soraka.connections import Connections
 from soraka.http import Door, make_server
-from soraka.http_request import MAX_HEAD_BYTES, Body, Reader
+from soraka.http_request import MAX_HEAD_BYTES, MAX_WAITING, Body, Reader
 from soraka.process import listen
 from tests.unit.receive_kit import exchange
 
@@ -159,6 +160,39 @@ def test_requests_sent_at_once_are_answered_in_order(address: tuple[str, int]) -
     ]
     assert answer.count(b"\r\n\r\n<ab>") == 2
     assert answer.count(b"Connection: close") == 1
+
+
+def test_one_that_asks_for_much_at_once_does_not_stop_the_others(
+    address: tuple[str, int],
+) -> None:
+    turns = 0
+
+    def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            gevent.sleep(0)
+
+    with socket.create_connection(address, timeout=10) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\n\r\n" * 30)
+        counting = gevent.spawn(count)
+        answers = b""
+        while answers.count(b"HTTP/1.1 200 OK") < 30 and (more := sock.recv(1 << 20)):
+            answers += more
+        counting.kill()
+    assert turns > 20
+
+
+def test_so_many_requests_at_once_are_refused() -> None:
+    reader = read(b"GET / HTTP/1.1\r\n\r\n" * (MAX_WAITING + 1))
+    assert (len(reader.requests), reader.refused) == (MAX_WAITING, "too many requests at once")
+
+
+def test_chunks_by_http_1_0_end_the_connection() -> None:
+    (request,) = read(
+        b"POST / HTTP/1.0\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    ).requests
+    assert request.is_last
 
 
 def test_head_and_no_content_have_no_body(address: tuple[str, int]) -> None:

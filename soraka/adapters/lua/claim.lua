@@ -26,15 +26,18 @@ local function claim(r)
   return FIRE, changed .. string.sub(r.raw, #changed + 1, body_end(r))
 end
 
+-- All are read before one is claimed: where one cannot be, the others keep their attempts.
+local records = {}
+on_each_shard(3, function(from, to)
+  for i = from, to do
+    records[ARGV[i]] = load(ARGV[i])
+  end
+end)
+
 local vouched_for = false
 local replies = on_each_shard(3, function(from, to)
   if not is_vouched_for(present) then return false end
   vouched_for = true
-  -- All are read before one is claimed: where one cannot be, the others keep their attempts.
-  local records = {}
-  for i = from, to do
-    records[ARGV[i]] = records[ARGV[i]] or load(ARGV[i])
-  end
   local answers = {present, now}
   for i = from, to do
     local kind, rest = claim(records[ARGV[i]])

@@ -21,7 +21,9 @@ local function fold_early(id)
 end
 
 local function insert(id, owner, due, topic, record)
-  if not redis.call('SET', PREFIX .. 'm:' .. id, record, 'NX') then return end
+  -- not SET with NX: run once more from a file that was cut, it would keep the owner of before
+  if redis.call('EXISTS', PREFIX .. 'm:' .. id) == 1 then return end
+  redis.call('SET', PREFIX .. 'm:' .. id, record)
   redis.call('ZADD', PREFIX .. 'o:' .. owner, due, id)
   if not owners[owner] then
     redis.call('SADD', PREFIX .. 'ow', owner)
