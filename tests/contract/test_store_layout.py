@@ -96,6 +96,23 @@ def test_one_that_cannot_be_read_costs_the_others_no_attempt(
     assert (again.kind, again.at) == (ClaimKind.BUSY, first.at)
 
 
+def test_one_that_cannot_be_read_fails_its_shard_alone(
+    store: RedisStore, admin: "redis.Redis"
+) -> None:
+    """And again when it can be, none of that shard has lost an attempt."""
+    messages = [message(store.now_ms()) for _ in range(20)]
+    put(store, *messages)
+    bad = key_of(messages[0].msg_id)
+    admin.setrange(bad, 0, b"\x07")
+    ids = [m.msg_id for m in messages]
+    claims = dict(zip(ids, store.claim(ids), strict=True))
+    failed = [i for i in ids if claims[i].kind is ClaimKind.UNKNOWN]
+    assert failed == [i for i in ids if key_of(i)[:3] == bad[:3]]
+    assert all(c.kind is ClaimKind.FIRE for i, c in claims.items() if i not in failed)
+    admin.setrange(bad, 0, bytes([redis_record.LAYOUT]))
+    assert {(c.kind, c.tries) for c in store.claim(failed)} == {(ClaimKind.FIRE, 1)}
+
+
 def test_what_is_written_has_the_number_of_its_layout(
     store: RedisStore, admin: "redis.Redis"
 ) -> None:

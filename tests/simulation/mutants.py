@@ -102,7 +102,11 @@ MUTATIONS = (
     ),
     Mutation(
         "insert if absent",
-        ("schedule", "record, 'NX') then return end", "record) then return end"),
+        (
+            "schedule",
+            "if redis.call('EXISTS', PREFIX .. 'm:' .. id) == 1 then return end",
+            "",
+        ),
         ("store", "if rows.load(row.msg_id) is not None:\n            return", ""),
     ),
     Mutation(
