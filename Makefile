@@ -33,9 +33,9 @@ test: .venv/ready check ## Every check and every test, with the real servers
 COVERED = CI=true COVERAGE_FILE=.coverage.$@ $(BIN)/pytest -m 'not timed' \
 	--cov --cov-report= --cov-fail-under=0 --durations=15 $(ARGS)
 test-alone:
-	$(COVERED) tests/unit tests/simulation tests/acceptance
+	$(COVERED) tests/unit tests/acceptance
 test-beside:
-	$(COVERED) tests/contract tests/browser
+	$(COVERED) tests/contract tests/simulation tests/browser
 
 test-host: .venv/ready .venv-deploy/ready ## Playbooks against one host that boots, with all roles
 	dev/stack install
