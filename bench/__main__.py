@@ -47,19 +47,23 @@ class Run:
             for _ in range(options.rounds):
                 bare = self._bare()
                 for protocol, batch in kinds:
-                    self._settle()
-                    connections = options.connections * (8 if batch == 1 else 1)
-                    row = submits(
-                        target,
-                        self._sink,
-                        protocol=protocol,
-                        batch=batch,
-                        connections=connections,
-                        seconds=options.seconds,
-                    )
-                    self._say("submit", row)
+                    row = self._submits(target, protocol, batch)
                     ratios.append(report.against(row, bare))
         print(report.medians(ratios), flush=True)
+
+    def _submits(self, target: SorakaTarget, protocol: str, batch: int) -> dict[str, Any]:
+        options = self._options
+        self._settle()
+        row = submits(
+            target,
+            self._sink,
+            protocol=protocol,
+            batch=batch,
+            connections=options.connections * (8 if batch == 1 else 1),
+            seconds=options.seconds,
+        )
+        self._say("submit", row)
+        return row
 
     def _bare(self) -> dict[str, Any]:
         """How fast the machine is now."""
@@ -77,18 +81,7 @@ class Run:
         burst = Program(name="burst", count=options.burst, lead_ms=SMOKE_LEAD_MS)
         with self._soraka() as target:
             rows = [self._bare()]
-            for batch in (1, options.batch):
-                connections = options.connections * (8 if batch == 1 else 1)
-                row = submits(
-                    target,
-                    self._sink,
-                    protocol="http",
-                    batch=batch,
-                    connections=connections,
-                    seconds=options.seconds,
-                )
-                self._say("submit", row)
-                rows.append(row)
+            rows += [self._submits(target, "http", batch) for batch in (1, options.batch)]
             rows.append(end_to_end(target, self._sink, burst))
             self._say("e2e", rows[-1])
         found = smoke.figures(*rows)
