@@ -51,12 +51,13 @@ class StoreClock:
         """Reads the store's clock; returns by how many ms it had moved against ours.
 
         The quickest of a few readings counts. It may be wrong by half of what it took: an offset
-        that lies within that is kept, so a slow answer does not make due times early. Raises
-        StoreUnavailable, keeping the old offset.
+        that lies within that is kept, so a slow answer does not make due times early; 1 ms more,
+        as this reading and the one of before are rounded. Raises StoreUnavailable, keeping the
+        old offset.
         """
         before = self._offset_ms
         took_ms, offset_ms = min(self._reading() for _ in range(SAMPLES))
-        if abs(offset_ms - before) > took_ms / 2 + 0.5:
+        if abs(offset_ms - before) > took_ms / 2 + 1:
             self._offset_ms = offset_ms
         self._known = True
         return self._offset_ms - before

@@ -106,7 +106,7 @@ class KafkaLogConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             raise LogUnavailable("closed")
         self._send_commit()
         with translated():
-            joins = self._consumer._coordinator.need_rejoin()
+            joins = self._joins()
             fetched = self._consumer.poll(timeout_ms=max(timeout_ms, JOIN_MS if joins else 0))
             for tp in self._made_anew():
                 # What we hold of it may come of either topic: read the new one from its start.
@@ -160,6 +160,17 @@ class KafkaLogConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             self._consumer.close(autocommit=False, timeout_ms=CLOSE_MS)
         except KafkaError as exc:
             log.warning("kafka.close_failed", extra={"reason": repr(exc)})
+
+    def _joins(self) -> bool:
+        """Whether the next poll has a join to begin or to end.
+
+        kafka-python 3.0.12 forgets a join that a new topic had it begin when the poll ends before
+        the join does: it then waits for nothing, out of the group, for ever.
+        """
+        coordinator = self._consumer._coordinator
+        if coordinator.rejoining:
+            coordinator.request_rejoin()
+        return bool(coordinator.need_rejoin())
 
     def _made_anew(self) -> list[TopicPartition]:
         """Partitions of topics that were deleted and made again."""

@@ -672,6 +672,32 @@ def test_kafka_members_share_the_partitions(open_kafka: Opener, consume: Consume
     assert len(partitions[first] | partitions[second]) == 4
 
 
+@pytest.mark.slow
+def test_kafka_a_join_may_take_longer_than_a_poll(open_kafka: Opener, consume: Consume) -> None:
+    """It is begun by a topic that is new: the group itself asks for none."""
+    from soraka.adapters.kafka_consumer import JOIN_MS
+
+    log = open_kafka()
+    log.create_topic("orders")
+    log.append("orders", records(1))
+    consumer: Any = consume(log)
+    drain(consumer, 1)
+    coordinator = consumer._consumer._coordinator
+    join, begun = coordinator._do_join_and_sync_async, []
+
+    async def slow_join() -> Any:
+        begun.append(time.monotonic())
+        assignment = await join()
+        await coordinator._net.sleep(JOIN_MS / 1000 + 0.5)
+        return assignment
+
+    coordinator._do_join_and_sync_async = slow_join
+    log.create_topic("returns")
+    log.append("returns", records(1))
+    drain(consumer, 1, within_s=15)
+    assert len(begun) == 1
+
+
 MEMBER = """
 from gevent import monkey; monkey.patch_all()
 import sys
