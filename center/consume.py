@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import gevent
@@ -208,10 +208,9 @@ class Consume:
         """Adds to `near` what falls due soon, by the worker that has it."""
         if not self._has_begun(batch):
             return  # taken away by now
-        for start in range(0, len(batch.records), AT_ONCE):
-            part = dataclasses.replace(batch, records=batch.records[start : start + AT_ONCE])
+        for records in _parts(batch.records):
             try:
-                self._schedule(part, near)
+                self._schedule(dataclasses.replace(batch, records=records), near)
             except Gap as gap:
                 self._go_back(gap)
                 return
@@ -253,6 +252,17 @@ class Consume:
                 self._log.append_dead_letter([record])
             except BodyTooLarge as exc:  # it stays where it is, and was logged with its position
                 log.error("record.too_large", extra={"key": record.key, "reason": str(exc)})
+
+
+def _parts(records: Sequence[Logged]) -> Iterator[Sequence[Logged]]:
+    """AT_ONCE, or more where those at the end share a position."""
+    start = 0
+    while start < len(records):
+        end = min(start + AT_ONCE, len(records))
+        while end < len(records) and records[end].position == records[end - 1].position:
+            end += 1
+        yield records[start:end]
+        start = end
 
 
 def _entry(logged: Logged, choose: Callable[[str], str]) -> Entry:

@@ -1,6 +1,7 @@
 /**
  * What the log holds and the store keeps: one definition for both.
- * A value is one version byte (1), then a Record in the binary protocol.
+ * A value is one version byte (1), then a Record in the binary protocol. In Kafka several may travel
+ * as one, which begins with the byte 2: see soraka/adapters/kafka_bundle.py.
  */
 include "soraka.thrift"
 

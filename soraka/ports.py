@@ -24,7 +24,8 @@ class Record(NamedTuple):
 
 
 class Logged(NamedTuple):
-    """A record read back, with its position in its partition."""
+    """A record read back, with its position in its partition. Records that were appended
+    together may share one."""
 
     position: int
     key: str
@@ -33,7 +34,8 @@ class Logged(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Records of one partition, in the order of their positions; never empty.
+    """Records of one partition, in the order of their positions; never empty. All that share a
+    position are in one batch.
 
     `partition` is opaque, and stays the same for as long as its positions keep their meaning.
     `epoch` grows whenever the partition was given to this consumer anew: positions of two
@@ -77,7 +79,7 @@ class Consumer(Protocol):
         new member starts to read. Failures are logged, not raised."""
 
     def lag(self) -> int:
-        """Records after what was polled, over the assigned partitions; an estimate."""
+        """Positions after what was polled, over the assigned partitions; an estimate."""
 
     def close(self) -> None:
         """Leaves the group. Safe to repeat."""

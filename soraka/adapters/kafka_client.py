@@ -1,7 +1,7 @@
 """What the Kafka clients share: their errors, and opening them without leftovers."""
 
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
@@ -21,6 +21,7 @@ from kafka.errors import (
 from kafka.net.compat import KafkaNetClient
 from kafka.net.inet import KafkaNetSocket
 
+from soraka.adapters.kafka_bundle import unbundled
 from soraka.errors import BodyTooLarge, InvalidParams, LogUnavailable, TopicNotFound
 from soraka.ports import Logged
 from soraka.tls import Context
@@ -147,7 +148,11 @@ def partition_name(tp: TopicPartition, topic_id: UUID | None) -> str:
     return f"{tp.topic}/{tp.partition}@{made}"
 
 
-def logged(record: Any) -> Logged:
-    """Others may write to a topic too: one without key or value is handed on, not choked on."""
-    key = (record.key or b"").decode(errors="replace")
-    return Logged(record.offset, key, record.value or b"")
+def logged(records: Sequence[Any]) -> list[Logged]:
+    """What Kafka's records hold. Others may write to a topic too: one without key or value is
+    handed on, not choked on."""
+    return [
+        each
+        for record in records
+        for each in unbundled(record.offset, record.key or b"", record.value or b"")
+    ]

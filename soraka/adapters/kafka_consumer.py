@@ -22,7 +22,8 @@ from soraka.ports import Batch
 
 log = logging.getLogger(__name__)
 
-MAX_RECORDS = 1000
+MAX_RECORDS = 100
+"""Of Kafka; each may be a bundle."""
 CLOSE_MS = 2000
 SPAN_MS = 5000
 JOIN_MS = 2000
@@ -194,7 +195,7 @@ class KafkaLogConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         if owned.joined and first != owned.position:
             owned.epoch = next(self._epochs)
         owned.position, owned.joined = last + 1, True
-        return Batch(owned.name, owned.epoch, [logged(record) for record in records])
+        return Batch(owned.name, owned.epoch, logged(records))
 
     def _send_commit(self) -> None:
         """One request at a time; what comes meanwhile goes together into the next."""

@@ -76,10 +76,10 @@ class KafkaLog:
         if not records:
             return
         try:
-            self._producer.append(self._dead_letter_topic, records)
+            self._producer.append(self._dead_letter_topic, records, alone=True)
         except TopicNotFound:
             self._create(self._dead_letter_topic)
-            self._producer.append(self._dead_letter_topic, records)
+            self._producer.append(self._dead_letter_topic, records, alone=True)
 
     def consumer(self, group: str) -> Consumer:
         return KafkaLogConsumer(

@@ -8,6 +8,7 @@ no acknowledgement for long is replaced.
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import gevent
@@ -15,7 +16,9 @@ from gevent.event import Event
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
+from soraka.adapters.kafka_bundle import bundled
 from soraka.adapters.kafka_client import LET_IN, opened, translated
+from soraka.adapters.kafka_gather import Bundle, Gather
 from soraka.errors import LogUnavailable, TopicNotFound
 from soraka.message import part_of
 from soraka.ports import Record
@@ -24,12 +27,8 @@ from soraka.tls import Context
 log = logging.getLogger(__name__)
 
 BATCH_BYTES = 128 << 10
-LINGER_MS = 2
-"""A request costs Kafka and us as much as 20 records in it: under load it is worth the wait."""
-YIELD_EVERY = 100
-"""Sends between two yields to the hub: about 1.5 ms."""
-RECORD_OVERHEAD = 1500
-"""Bytes that the driver holds for a record in flight besides its key and value, measured."""
+RECORD_OVERHEAD = 300
+"""Bytes held for a record in flight besides its key and value."""
 
 
 class DurableProducer:
@@ -37,7 +36,7 @@ class DurableProducer:
 
     Idempotence is off, because one outage longer than the delivery timeout leaves an idempotent
     producer dead; duplicates are harmless to us. One request at a time keeps the order when one
-    is repeated; while it is under way the next batch fills.
+    is repeated; while it is under way the next bundles gather.
     """
 
     def __init__(
@@ -56,9 +55,9 @@ class DurableProducer:
             "max_in_flight_requests_per_connection": 1,
             "compression_type": "lz4",
             "batch_size": BATCH_BYTES,
-            "linger_ms": LINGER_MS,
+            "linger_ms": 0,
             "delivery_timeout_ms": timeout_ms,
-            "request_timeout_ms": timeout_ms - LINGER_MS,
+            "request_timeout_ms": timeout_ms,
             "max_block_ms": timeout_ms,
             "bootstrap_timeout_ms": timeout_ms,
             "metrics_enabled": False,
@@ -73,23 +72,21 @@ class DurableProducer:
         self._refused = ""
         self._failing_since: float | None = None
         self._closed = False
+        self._gather = Gather(self._send)
 
-    def append(self, topic: str, records: Sequence[Record]) -> None:
-        """As `Log.append`, to the Kafka topic `topic`. BodyTooLarge: a record beyond 1 MB."""
+    def append(self, topic: str, records: Sequence[Record], *, alone: bool = False) -> None:
+        """As `Log.append`, to the Kafka topic `topic`; `alone`: each a record of Kafka's of its
+        own. BodyTooLarge: a record beyond 1 MB."""
         deadline = time.monotonic() + self._timeout_s
-        size = sum(len(r.key) + len(r.value) + RECORD_OVERHEAD for r in records)
-        self._reserve(size)
-        futures: list[Any] = []
         try:
             with translated():
-                self._send(topic, records, futures, deadline)
-                _wait_all(futures, deadline)
+                partitions = self._partitions(topic, deadline)
+                for bundle in self._gathered(topic, records, partitions, alone):
+                    _wait(bundle, deadline)
             self._failing_since = None
         except LogUnavailable as exc:
             self._replace_when_dead(exc)
             raise
-        finally:
-            self._release_when_done(futures, size)
 
     def has(self, topic: str) -> bool:
         """Whether the topic exists; asks Kafka when it is not known. Raises LogUnavailable."""
@@ -109,6 +106,7 @@ class DurableProducer:
 
     def close(self) -> None:
         """Sends what is buffered, up to the deadline. Safe to repeat."""
+        self._gather.flush()
         self._closed = True
         if self._connecting is not None:
             self._connecting.join()
@@ -116,38 +114,40 @@ class DurableProducer:
         if producer is not None:
             _close(producer, self._timeout_s)
 
-    def _reserve(self, size: int) -> None:
-        if self._inflight_bytes + size > self._max_inflight_bytes:
+    def _gathered(
+        self, topic: str, records: Sequence[Record], partitions: int, alone: bool
+    ) -> list[Bundle]:
+        placed = [
+            (part_of(r.key, partitions), r, len(r.key) + len(r.value) + RECORD_OVERHEAD)
+            for r in records
+        ]
+        total = sum(size for _, _, size in placed)
+        if self._inflight_bytes + total > self._max_inflight_bytes:
             raise LogUnavailable(f"{self._inflight_bytes} bytes are in flight already")
-        self._inflight_bytes += size
+        self._inflight_bytes += total
+        if not alone:
+            return self._gather.add(topic, placed)
+        bundles = [Bundle(topic, partition, [record], size) for partition, record, size in placed]
+        for bundle in bundles:
+            self._send(bundle)
+        return bundles
 
-    def _release_when_done(self, futures: Sequence[Any], size: int) -> None:
-        # A record that timed out for its caller still lies in the driver's buffer.
-        waiting = [future for future in futures if not future.is_done]
-        left = len(waiting)
+    def _send(self, bundle: Bundle) -> None:
+        key, value = bundled(bundle.records)
+        bundle.records.clear()  # the driver has a copy, for as long as it takes
+        try:
+            if self._producer is None:
+                raise LogUnavailable("kafka: not connected")
+            future = self._producer.send(bundle.topic, value, key, partition=bundle.partition)
+        except (LogUnavailable, KafkaError, OSError) as exc:
+            self._answered(bundle, exc)
+        else:
+            # also when its callers wait no longer: it still lies in the driver's buffer
+            future.add_both(partial(self._answered, bundle))
 
-        def done(_: object) -> None:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                self._inflight_bytes -= size
-
-        for future in waiting:
-            future.add_both(done)
-        if not waiting:
-            self._inflight_bytes -= size
-
-    def _send(
-        self, topic: str, records: Sequence[Record], futures: list[Any], deadline: float
-    ) -> None:
-        partitions = self._partitions(topic, deadline)
-        producer = self._connected(deadline)
-        for count, (key, value) in enumerate(records, 1):
-            futures.append(
-                producer.send(topic, value, key.encode(), partition=part_of(key, partitions))
-            )
-            if count % YIELD_EVERY == 0:
-                gevent.sleep(0)
+    def _answered(self, bundle: Bundle, answer: object) -> None:
+        self._inflight_bytes -= bundle.size
+        bundle.answer(answer)
 
     def _partitions(self, topic: str, deadline: float) -> int:
         self._connected(deadline)
@@ -212,12 +212,12 @@ class DurableProducer:
         gevent.spawn(_close, producer, 0.0)
 
 
-def _wait_all(futures: Sequence[Any], deadline: float) -> None:
-    for future in futures:
-        if not future.is_done:
-            future.get(max(0.0, deadline - time.monotonic()))
-        elif future.exception is not None:
-            raise future.exception
+def _wait(bundle: Bundle, deadline: float) -> None:
+    """Raises what Kafka said of it, or LogUnavailable."""
+    if not bundle.wait(deadline - time.monotonic()):
+        raise LogUnavailable("kafka: no answer in time")
+    if bundle.error is not None:
+        raise bundle.error
 
 
 def _close(producer: Any, timeout_s: float) -> None:

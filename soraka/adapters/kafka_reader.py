@@ -22,7 +22,7 @@ SILENT_S = 30.0
 SETTINGS = {
     "enable_auto_commit": False,
     "auto_offset_reset": "earliest",
-    "max_poll_records": 2000,
+    "max_poll_records": 100,
     "fetch_max_bytes": 8 << 20,
     "allow_auto_create_topics": False,
     "metrics_enabled": False,
@@ -135,9 +135,9 @@ def _read(
     while ends:
         fetched = consumer.poll(timeout_ms=POLL_MS)
         for tp, records in fetched.items():
-            wanted = [logged(record) for record in records if record.offset < ends[tp]]
+            wanted = [record for record in records if record.offset < ends[tp]]
             if wanted:
-                yield Batch(names[tp], 1, wanted)
+                yield Batch(names[tp], 1, logged(wanted))
         if fetched:
             heard_at = time.monotonic()
         elif time.monotonic() - heard_at > SILENT_S:

@@ -1,0 +1,80 @@
+"""Group commit: what several callers append at one moment to one partition goes as one bundle."""
+
+from collections.abc import Callable, Iterable
+
+import gevent
+from gevent.event import Event
+
+from soraka.adapters.kafka_bundle import MAX_BYTES, MAX_RECORDS
+from soraka.ports import Record
+
+LINGER_S = 0.002
+"""A request costs Kafka and us as much as 20 records in it: under load it is worth the wait."""
+
+
+class Bundle:
+    """Records of one partition of a Kafka topic. `size` is in bytes."""
+
+    def __init__(
+        self, topic: str, partition: int, records: Iterable[Record] = (), size: int = 0
+    ) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.records = list(records)
+        self.size = size
+        self.error: BaseException | None = None
+        self._answered = Event()
+
+    def takes(self, size: int) -> bool:
+        """Whether there is room for one more of that size."""
+        return len(self.records) < MAX_RECORDS and self.size + size <= MAX_BYTES
+
+    def add(self, record: Record, size: int) -> None:
+        self.records.append(record)
+        self.size += size
+
+    def answer(self, answer: object) -> None:
+        """What Kafka said of it: an exception, or something else when it is durable."""
+        self.error = answer if isinstance(answer, BaseException) else None
+        self._answered.set()
+
+    def wait(self, seconds: float) -> bool:
+        """False when there was no answer in that time."""
+        return bool(self._answered.wait(max(0.0, seconds)))
+
+
+class Gather:
+    """`send` gets each bundle once, on a greenlet of its own or of who filled it."""
+
+    def __init__(self, send: Callable[[Bundle], None]) -> None:
+        self._send = send
+        self._open: dict[tuple[str, int], Bundle] = {}
+
+    def add(self, topic: str, records: Iterable[tuple[int, Record, int]]) -> list[Bundle]:
+        """The bundles that have the `records`, each given with its partition and its size.
+        Does not yield before all are in one."""
+        used: dict[Bundle, None] = {}
+        full: list[Bundle] = []
+        for partition, record, size in records:
+            bundle = self._open.get((topic, partition))
+            if bundle is None or not bundle.takes(size):
+                if bundle is not None:
+                    full.append(bundle)
+                bundle = self._open[topic, partition] = Bundle(topic, partition)
+                gevent.spawn_later(LINGER_S, self._flush, bundle)
+            bundle.add(record, size)
+            used[bundle] = None
+        for bundle in full:
+            self._send(bundle)
+        return list(used)
+
+    def flush(self) -> None:
+        """Sends all that waits for more."""
+        for bundle in list(self._open.values()):
+            self._flush(bundle)
+
+    def _flush(self, bundle: Bundle) -> None:
+        place = bundle.topic, bundle.partition
+        if self._open.get(place) is bundle:
+            del self._open[place]
+            self._send(bundle)
