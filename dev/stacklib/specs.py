@@ -111,7 +111,7 @@ def _zookeeper(config: Path) -> list[str]:
 
 
 def _kafka(config: Path) -> list[str]:
-    return _java(config, "kafka.Kafka", "-Xms128m", "-Xmx512m", "-XX:+UseSerialGC")
+    return _java(config, "kafka.Kafka", "-Xms128m", "-Xmx512m", *QUICK)
 
 
 def _certify(config: Path) -> None:

@@ -8,7 +8,7 @@ from gevent.event import Event
 from soraka.adapters.kafka_bundle import MAX_BYTES, MAX_RECORDS
 from soraka.ports import Record
 
-LINGER_S = 0.002
+LINGER_S = 0.003
 """A request costs Kafka and us as much as 20 records in it: under load it is worth the wait."""
 
 
