@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable
+from functools import cache
 from typing import Any, cast
 
 from gevent.socket import socket as gevent_socket
@@ -56,8 +57,10 @@ class Service:
         budget = ReadingBudget(limits.max_reading_bytes)
         access = access_of(limits)
 
+        counter = cache(metrics.requests.labels)
+
         def count(operation: str, ec: int, n: int) -> None:
-            metrics.requests.labels(operation, ec).inc(n)
+            counter(operation, ec).inc(n)
 
         self.app: Any = create_app(
             ingress,

@@ -1,8 +1,5 @@
 """How many bytes of requests one process holds at a time, over all its connections."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from soraka.errors import Unavailable
 
 SMALL = 16 << 10
@@ -16,14 +13,9 @@ class ReadingBudget:
     def __init__(self, limit: int) -> None:
         self._left = limit
 
-    @contextmanager
-    def share(self) -> Iterator["Share"]:
+    def share(self) -> "Share":
         """For one request, from its first byte until it is answered."""
-        made = Share(self)
-        try:
-            yield made
-        finally:
-            made.release()
+        return Share(self)
 
     def take(self, size: int) -> None:
         """Raises Unavailable, and takes nothing, when they are not there."""
@@ -36,12 +28,18 @@ class ReadingBudget:
 
 
 class Share:
-    """What one request holds of the budget."""
+    """What one request holds of the budget, until the end of its `with`."""
 
     def __init__(self, budget: ReadingBudget) -> None:
         self._budget = budget
         self._size = 0
         self._held = 0
+
+    def __enter__(self) -> "Share":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     def take(self, size: int) -> None:
         """Of the next bytes. Raises Unavailable: then they must not be kept."""

@@ -11,7 +11,7 @@ import termios
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 log = logging.getLogger(__name__)
 
@@ -47,14 +47,9 @@ class Connections:
             self._open -= 1
             self._cut.discard(sock)
 
-    @contextmanager
-    def waiting(self, sock: socket.socket) -> Iterator[None]:
+    def waiting(self, sock: socket.socket) -> AbstractContextManager[None]:
         """While the peer is to send: its next request, or the rest of one."""
-        self._waiting[sock] = time.monotonic()
-        try:
-            yield
-        finally:
-            self._waiting.pop(sock, None)
+        return _Waiting(self._waiting, sock)
 
     def was_cut(self, sock: socket.socket) -> bool:
         return sock in self._cut
@@ -87,6 +82,20 @@ class Connections:
             self._warned_at = now
             log.warning("connections.full", extra={"limit": self._limit, "closed": self._evicted})
             self._evicted = 0
+
+
+class _Waiting(AbstractContextManager[None]):
+    """With `contextmanager` it would take 2 µs of each request."""
+
+    def __init__(self, those: OrderedDict[socket.socket, float], sock: socket.socket) -> None:
+        self._those = those
+        self._sock = sock
+
+    def __enter__(self) -> None:
+        self._those[self._sock] = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self._those.pop(self._sock, None)
 
 
 def cut(sock: socket.socket) -> None:

@@ -84,7 +84,9 @@ class Late:
     def __getattr__(self, name: str) -> Any:
         if self._made is None:
             raise Unavailable(f"starting: waiting for the {self.waits_for}")
-        return getattr(self._made, name)
+        found = getattr(self._made, name)
+        setattr(self, name, found)  # the next time it is found at once
+        return found
 
 
 class Background:

@@ -110,7 +110,11 @@ class Metrics:
         self.vouched = Counter(
             "soraka_store_vouched", "Restarts of the store that were vouched for", registry=r
         )
-        self.log_lag = Gauge("soraka_log_lag_records", "Log records not yet read, each of up to 100 messages", registry=r)
+        self.log_lag = Gauge(
+            "soraka_log_lag_records",
+            "Log records not yet read, each of up to 100 messages",
+            registry=r,
+        )
         self.reassigned = Counter(
             "soraka_reassigned_messages", "Messages moved to another worker", registry=r
         )

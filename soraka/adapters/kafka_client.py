@@ -1,8 +1,8 @@
 """What the Kafka clients share: their errors, and opening them without leftovers."""
 
 import base64
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 from uuid import UUID
 
@@ -22,7 +22,13 @@ from kafka.net.compat import KafkaNetClient
 from kafka.net.inet import KafkaNetSocket
 
 from soraka.adapters.kafka_bundle import unbundled
-from soraka.errors import BodyTooLarge, InvalidParams, LogUnavailable, TopicNotFound
+from soraka.errors import (
+    BodyTooLarge,
+    InvalidParams,
+    LogUnavailable,
+    SorakaError,
+    TopicNotFound,
+)
 from soraka.ports import Logged
 from soraka.tls import Context
 
@@ -66,21 +72,30 @@ class _Direct(KafkaNetSocket):  # type: ignore[misc]
             raise
 
 
-@contextmanager
-def translated() -> Iterator[None]:
+class _Translated(AbstractContextManager[None]):
+    def __exit__(self, _kind: object, exc: BaseException | None, _trace: object) -> None:
+        if isinstance(exc, (KafkaError, OSError)):
+            raise _ours(exc) from exc
+
+
+_translated = _Translated()
+
+
+def translated() -> AbstractContextManager[None]:
     """Turns the driver's errors into ours."""
-    try:
-        yield
-    except UnknownTopicOrPartitionError as exc:
-        raise TopicNotFound(str(exc)) from exc
-    except InvalidTopicError as exc:
-        raise InvalidParams("topic_name", f"Kafka does not take it: {exc}") from exc
-    except (MessageSizeTooLargeError, RecordListTooLargeError) as exc:
-        raise BodyTooLarge("record", "larger than Kafka takes") from exc
-    except REFUSALS as exc:
-        raise LogUnavailable(f"kafka: log.username, log.password: {exc}") from exc
-    except (KafkaError, OSError) as exc:
-        raise LogUnavailable(f"kafka: {exc!r}") from exc
+    return _translated
+
+
+def _ours(exc: KafkaError | OSError) -> SorakaError:
+    if isinstance(exc, UnknownTopicOrPartitionError):
+        return TopicNotFound(str(exc))
+    if isinstance(exc, InvalidTopicError):
+        return InvalidParams("topic_name", f"Kafka does not take it: {exc}")
+    if isinstance(exc, (MessageSizeTooLargeError, RecordListTooLargeError)):
+        return BodyTooLarge("record", "larger than Kafka takes")
+    if isinstance(exc, REFUSALS):
+        return LogUnavailable(f"kafka: log.username, log.password: {exc}")
+    return LogUnavailable(f"kafka: {exc!r}")
 
 
 def opened(make: Callable[..., Any], **settings: Any) -> tuple[Any, Any]:

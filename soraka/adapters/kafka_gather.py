@@ -8,8 +8,11 @@ from gevent.event import Event
 from soraka.adapters.kafka_bundle import MAX_BYTES, MAX_RECORDS
 from soraka.ports import Record
 
-LINGER_S = 0.003
-"""A request costs Kafka and us as much as 20 records in it: under load it is worth the wait."""
+LINGER_S = 0.002
+BUSY_LINGER_S = 0.005
+BUSY = 8
+"""Records in one bundle. A request costs Kafka and us as much as a hundred records in it: where
+many come, more are waited for."""
 
 
 class Bundle:
@@ -49,6 +52,7 @@ class Gather:
     def __init__(self, send: Callable[[Bundle], None]) -> None:
         self._send = send
         self._open: dict[tuple[str, int], Bundle] = {}
+        self._linger_s = LINGER_S
 
     def add(self, topic: str, records: Iterable[tuple[int, Record, int]]) -> list[Bundle]:
         """The bundles that have the `records`, each given with its partition and its size.
@@ -61,7 +65,7 @@ class Gather:
                 if bundle is not None:
                     full.append(bundle)
                 bundle = self._open[topic, partition] = Bundle(topic, partition)
-                gevent.spawn_later(LINGER_S, self._flush, bundle)
+                gevent.spawn_later(self._linger_s, self._flush, bundle)
             bundle.add(record, size)
             used[bundle] = None
         for bundle in full:
@@ -77,4 +81,5 @@ class Gather:
         place = bundle.topic, bundle.partition
         if self._open.get(place) is bundle:
             del self._open[place]
+            self._linger_s = BUSY_LINGER_S if len(bundle.records) >= BUSY else LINGER_S
             self._send(bundle)
