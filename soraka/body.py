@@ -116,7 +116,7 @@ def _announced(environ: Environ) -> int | None:
 def _arrived(environ: Environ, size: int, timeout_ms: int, share: Share) -> bytes:
     """Up to `size` bytes of the body; fewer when it ends."""
     stream = environ["wsgi.input"]
-    if size <= _STEP and isinstance(stream, Body) and stream.has_come(size):
+    if size <= _STEP and type(stream) is Body and stream.has_come(size):
         share.take(size)
         return stream.read(size)
     late = BodyLate("body", f"did not arrive within {timeout_ms} ms")

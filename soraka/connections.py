@@ -4,6 +4,7 @@ so those that do nothing, or little, keep nobody out."""
 import errno
 import fcntl
 import logging
+import math
 import resource
 import socket
 import struct
@@ -13,6 +14,8 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 
+import gevent
+
 log = logging.getLogger(__name__)
 
 SPARE = 16
@@ -21,7 +24,10 @@ LOOKED_AT = 16
 OTHER_FILES = 256
 """Open files of a process beside its clients: servers, peers, logs, the library's own."""
 WARN_EVERY_S = 10.0
+WATCH_EVERY_S = 0.2
 _COUNT = struct.Struct("i")
+_Waits = OrderedDict[socket.socket, tuple[float, float]]
+"""Since when and until when, those that have waited longest first."""
 
 
 class Connections:
@@ -30,7 +36,8 @@ class Connections:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._open = 0
-        self._waiting: OrderedDict[socket.socket, float] = OrderedDict()
+        self._watched = False
+        self._waiting: _Waits = OrderedDict()
         self._cut: set[socket.socket] = set()
         self._evicted = 0
         self._warned_at = -WARN_EVERY_S
@@ -39,6 +46,9 @@ class Connections:
     def open(self, sock: socket.socket) -> Iterator[None]:
         """For the life of a connection. Another may go for it."""
         self._open += 1
+        if not self._watched:
+            self._watched = True
+            gevent.spawn(self._watch)
         try:
             if self._open - len(self._cut) > self._limit:
                 self._make_room()
@@ -47,9 +57,11 @@ class Connections:
             self._open -= 1
             self._cut.discard(sock)
 
-    def waiting(self, sock: socket.socket) -> AbstractContextManager[None]:
-        """While the peer is to send: its next request, or the rest of one."""
-        return _Waiting(self._waiting, sock)
+    def waiting(self, sock: socket.socket, until: float = math.inf) -> AbstractContextManager[None]:
+        """While the peer is to send: its next request, or the rest of one. It is cut when it has
+        not at that moment (of `time.monotonic`), or up to WATCH_EVERY_S later. A timeout for
+        each costs 5 µs."""
+        return _Waiting(self._waiting, sock, until)
 
     def was_cut(self, sock: socket.socket) -> bool:
         return sock in self._cut
@@ -57,8 +69,17 @@ class Connections:
     def cut_waiting(self, for_s: float) -> None:
         """Closes those that have waited for so long."""
         before = time.monotonic() - for_s
-        for sock in [sock for sock, since in self._waiting.items() if since < before]:
+        for sock in [sock for sock, (since, _) in self._waiting.items() if since < before]:
             self._end(sock)
+
+    def _watch(self) -> None:
+        """For as long as there are any."""
+        while self._open:
+            gevent.sleep(WATCH_EVERY_S)
+            now = time.monotonic()
+            for sock in [sock for sock, (_, until) in self._waiting.items() if until < now]:
+                self._end(sock)
+        self._watched = False
 
     def _make_room(self) -> None:
         """One whose bytes have come, and who only waits for us, is left alone. When there are
@@ -87,12 +108,13 @@ class Connections:
 class _Waiting(AbstractContextManager[None]):
     """With `contextmanager` it would take 2 µs of each request."""
 
-    def __init__(self, those: OrderedDict[socket.socket, float], sock: socket.socket) -> None:
+    def __init__(self, those: _Waits, sock: socket.socket, until: float) -> None:
         self._those = those
         self._sock = sock
+        self._until = until
 
     def __enter__(self) -> None:
-        self._those[self._sock] = time.monotonic()
+        self._those[self._sock] = time.monotonic(), self._until
 
     def __exit__(self, *_: object) -> None:
         self._those.pop(self._sock, None)

@@ -81,6 +81,7 @@ class _Connection:
         self._sock = sock
         self._reader = Reader()
         self._answered = 0
+        sock.settimeout(None)
         self._common = _common(sock, address)
 
     def serve(self) -> None:
@@ -114,9 +115,8 @@ class _Connection:
         return reader.requests.popleft()
 
     def _receive(self, until: float) -> bool:
-        """Some bytes; False at the end. Raises TimeoutError, which is an OSError."""
-        self._sock.settimeout(max(0.001, until - time.monotonic()))
-        with self._door.connections.waiting(self._sock):
+        """Some bytes; False at the end, or when its time is up."""
+        with self._door.connections.waiting(self._sock, until):
             data = self._sock.recv(STEP_BYTES)
         if data:
             self._reader.feed(data)
@@ -160,7 +160,7 @@ class _Connection:
 
     def _greet(self, environ: Environ) -> None:
         if environ["HTTP_EXPECT"].lower() == "100-continue":
-            self._sock.sendall(_CONTINUE)
+            self._put(_CONTINUE)
 
     def _applied(self, environ: Environ) -> tuple[str, Sequence[tuple[str, str]], bytes]:
         started: list[Any] = []
@@ -216,6 +216,7 @@ class _Connection:
         sent = self._sock.send(data)
         if sent < len(data):
             self._sock.sendall(memoryview(data)[sent:])
+        self._sock.settimeout(None)
 
 
 def _told(ec: int, em: str) -> bytes:

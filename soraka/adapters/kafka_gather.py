@@ -1,11 +1,13 @@
 """Group commit: what several callers append at one moment to one partition goes as one bundle."""
 
+import time
 from collections.abc import Callable, Iterable
 
 import gevent
 from gevent.event import Event
 
 from soraka.adapters.kafka_bundle import MAX_BYTES, MAX_RECORDS
+from soraka.errors import LogUnavailable
 from soraka.ports import Record
 
 LINGER_S = 0.002
@@ -19,12 +21,21 @@ class Bundle:
     """Records of one partition of a Kafka topic. `size` is in bytes."""
 
     def __init__(
-        self, topic: str, partition: int, records: Iterable[Record] = (), size: int = 0
+        self,
+        topic: str,
+        partition: int,
+        until: float,
+        records: Iterable[Record] = (),
+        size: int = 0,
     ) -> None:
+        """Without an answer at `until` (of `time.monotonic`) it is taken for lost."""
         self.topic = topic
         self.partition = partition
         self.records = list(records)
         self.size = size
+        self._until = until
+        self._timer = gevent.get_hub().loop.timer(max(0.0, until - time.monotonic()))
+        self._timer.start(self.answer, LogUnavailable("kafka: no answer in time"))
         self.error: BaseException | None = None
         self._answered = Event()
 
@@ -37,13 +48,23 @@ class Bundle:
         self.size += size
 
     def answer(self, answer: object) -> None:
-        """What Kafka said of it: an exception, or something else when it is durable."""
+        """What Kafka said of it: an exception, or something else when it is durable. What it
+        says too late is not heard."""
+        if self._answered.is_set():
+            return
+        self._timer.stop()
+        self._timer.close()
         self.error = answer if isinstance(answer, BaseException) else None
         self._answered.set()
 
-    def wait(self, seconds: float) -> bool:
-        """False when there was no answer in that time."""
-        return bool(self._answered.wait(max(0.0, seconds)))
+    def wait(self, until: float) -> None:
+        """For the answer; raises it when it is an exception, and LogUnavailable at `until`."""
+        # that of the bundle is for all who are in it: a timeout of one's own costs 4 µs
+        limit_s = max(0.0, until - time.monotonic()) if until < self._until else None
+        if not self._answered.wait(limit_s):
+            raise LogUnavailable("kafka: no answer in time")
+        if self.error is not None:
+            raise self.error
 
 
 class Gather:
@@ -54,7 +75,9 @@ class Gather:
         self._open: dict[tuple[str, int], Bundle] = {}
         self._linger_s = LINGER_S
 
-    def add(self, topic: str, records: Iterable[tuple[int, Record, int]]) -> list[Bundle]:
+    def add(
+        self, topic: str, records: Iterable[tuple[int, Record, int]], until: float
+    ) -> list[Bundle]:
         """The bundles that have the `records`, each given with its partition and its size.
         Does not yield before all are in one."""
         used: dict[Bundle, None] = {}
@@ -64,7 +87,7 @@ class Gather:
             if bundle is None or not bundle.takes(size):
                 if bundle is not None:
                     full.append(bundle)
-                bundle = self._open[topic, partition] = Bundle(topic, partition)
+                bundle = self._open[topic, partition] = Bundle(topic, partition, until)
                 gevent.spawn_later(self._linger_s, self._flush, bundle)
             bundle.add(record, size)
             used[bundle] = None

@@ -81,8 +81,8 @@ class DurableProducer:
         try:
             with translated():
                 partitions = self._partitions(topic, deadline)
-                for bundle in self._gathered(topic, records, partitions, alone):
-                    _wait(bundle, deadline)
+                for bundle in self._gathered(topic, records, partitions, deadline, alone):
+                    bundle.wait(deadline)
             self._failing_since = None
         except LogUnavailable as exc:
             self._replace_when_dead(exc)
@@ -115,7 +115,12 @@ class DurableProducer:
             _close(producer, self._timeout_s)
 
     def _gathered(
-        self, topic: str, records: Sequence[Record], partitions: int, alone: bool
+        self,
+        topic: str,
+        records: Sequence[Record],
+        partitions: int,
+        deadline: float,
+        alone: bool,
     ) -> list[Bundle]:
         placed = [
             (part_of(r.key, partitions), r, len(r.key) + len(r.value) + RECORD_OVERHEAD)
@@ -126,8 +131,8 @@ class DurableProducer:
             raise LogUnavailable(f"{self._inflight_bytes} bytes are in flight already")
         self._inflight_bytes += total
         if not alone:
-            return self._gather.add(topic, placed)
-        bundles = [Bundle(topic, partition, [record], size) for partition, record, size in placed]
+            return self._gather.add(topic, placed, deadline)
+        bundles = [Bundle(topic, place, deadline, [record], size) for place, record, size in placed]
         for bundle in bundles:
             self._send(bundle)
         return bundles
@@ -210,14 +215,6 @@ class DurableProducer:
         log.warning("kafka.producer_replaced", extra={"reason": str(reason)})
         producer, self._producer = self._producer, None
         gevent.spawn(_close, producer, 0.0)
-
-
-def _wait(bundle: Bundle, deadline: float) -> None:
-    """Raises what Kafka said of it, or LogUnavailable."""
-    if not bundle.wait(deadline - time.monotonic()):
-        raise LogUnavailable("kafka: no answer in time")
-    if bundle.error is not None:
-        raise bundle.error
 
 
 def _close(producer: Any, timeout_s: float) -> None:

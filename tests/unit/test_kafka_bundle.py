@@ -1,5 +1,6 @@
 """Several of our records in one of Kafka's, and which go together."""
 
+import time
 from itertools import pairwise
 
 import gevent
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from center.consume import AT_ONCE, _parts
 from soraka.adapters.kafka_bundle import HEAD, MAX_BYTES, MAX_RECORDS, bundled, unbundled
 from soraka.adapters.kafka_gather import Bundle, Gather
+from soraka.errors import LogUnavailable
 from soraka.ports import Logged, Record
 from soraka.wire import VERSION
 
@@ -47,7 +49,7 @@ class Sent:
 
     def add(self, *sizes: int, partition: int = 0) -> list[Bundle]:
         given_ = [(partition, Record(f"{n}", b""), size) for n, size in enumerate(sizes)]
-        return self.gather.add("t", given_)
+        return self.gather.add("t", given_, time.monotonic() + 5)
 
 
 def test_what_comes_at_one_moment_goes_together() -> None:
@@ -83,13 +85,24 @@ def test_a_full_bundle_goes_at_once(sizes: list[int], lengths: list[int]) -> Non
 
 
 def test_an_answer_wakes_all_who_wait() -> None:
-    bundle = Bundle("t", 0)
-    assert not bundle.wait(0)
-    waiting = [gevent.spawn(bundle.wait, 5) for _ in range(3)]
+    until = time.monotonic() + 5
+    bundle, other = Bundle("t", 0, until), Bundle("t", 0, until)
+    waiting = [gevent.spawn(each.wait, until) for each in (bundle, bundle, other)]
     gevent.sleep(0)
-    bundle.answer(error := OSError())
-    assert [greenlet.get(timeout=1) for greenlet in waiting] == [True] * 3
-    assert bundle.error is error
+    bundle.answer(OSError("said"))
+    other.answer("durable")
+    gevent.joinall(waiting, timeout=1)
+    assert [str(greenlet.exception) for greenlet in waiting] == ["said", "said", "None"]
+
+
+@pytest.mark.parametrize(("bundle_s", "own_s"), [(0.1, 0.1), (0.1, 5), (5, 0.1)])
+def test_nobody_waits_longer_than_it_may(bundle_s: float, own_s: float) -> None:
+    started = time.monotonic()
+    bundle = Bundle("t", 0, started + bundle_s)
+    with pytest.raises(LogUnavailable, match="no answer in time"):
+        bundle.wait(started + own_s)
+    assert 0.09 < time.monotonic() - started < 1
+    bundle.answer("late")
 
 
 @given(st.lists(st.integers(0, 3), max_size=20), st.integers(0, AT_ONCE))
