@@ -11,7 +11,8 @@ struct Message {
   4: required i64 due_at
   5: required i64 ttr_ms
   6: required soraka.Callback callback
-  7: required list<i64> retry_ms
+  /** Absent: 1 s, 10 s, 60 s, 300 s and 3000 s. That never changes; other delays are written. */
+  7: optional list<i64> retry_ms
 }
 
 enum CommandKind {
