@@ -32,9 +32,11 @@ log = logging.getLogger(__name__)
 
 POLL_MS = 200
 SPACING_S = 0.01
+"""Between two polls when one found something and has left little: more comes in one batch."""
 BUSY_SPACING_S = 0.025
 BUSY = 25
-"""Between two polls that find something, or as many as that: under load they come in batches."""
+"""Messages in one poll, from which on it is longer, as long as none of them falls due soon."""
+SOON_MS = 100
 AT_ONCE = 250
 """Records: 3 ms of Redis, in which claims wait."""
 CHECK_EVERY_S = 1.0
@@ -103,10 +105,17 @@ class Consume:
         except BaseException:
             self._go_back_to(batches[taken:])
             raise
-        self._metrics.log_lag.set(self._consumer.lag())
-        if found := sum(len(batch.records) for batch in batches):
-            spacing_s = BUSY_SPACING_S if found >= BUSY else SPACING_S
+        lag = self._consumer.lag()
+        self._metrics.log_lag.set(lag)
+        if batches and lag < BUSY:
+            found = sum(len(batch.records) for batch in batches)
+            is_long = found >= BUSY and not self._any_soon(near)
+            spacing_s = BUSY_SPACING_S if is_long else SPACING_S
             gevent.sleep(max(0.0, began + spacing_s - time.monotonic()))
+
+    def _any_soon(self, near: Mapping[str, Sequence[DueId]]) -> bool:
+        until = self._clock.now_ms() + SOON_MS
+        return any(due.due_at < until for ids in near.values() for due in ids)
 
     def commit(self) -> None:
         """Every shard stands at or after what is committed."""
@@ -149,7 +158,7 @@ class Consume:
         start = min(positions) + 1
         if start < oldest and positions != (-1,) * len(positions):
             log.error(
-                "log.lost_its_head", extra={"partition": partition, "records": oldest - start}
+                "log.lost_its_head", extra={"partition": partition, "positions": oldest - start}
             )
         self._consumer.seek(partition, start)
         self._read[partition] = _Read(epoch, positions)
@@ -250,6 +259,11 @@ class Consume:
 
     def _put_aside(self, bad: Sequence[Record]) -> None:
         self._metrics.undecodable.inc(len(bad))
+        try:
+            self._log.append_dead_letter(bad)
+            return
+        except BodyTooLarge:  # one of them
+            pass
         for record in bad:
             try:
                 self._log.append_dead_letter([record])

@@ -74,12 +74,19 @@ class Connections:
 
     def _watch(self) -> None:
         """For as long as there are any."""
-        while self._open:
-            gevent.sleep(WATCH_EVERY_S)
-            now = time.monotonic()
-            for sock in [sock for sock, (_, until) in self._waiting.items() if until < now]:
+        try:
+            while self._open:
+                gevent.sleep(WATCH_EVERY_S)
+                self._cut_late()
+        finally:
+            self._watched = False
+
+    def _cut_late(self) -> None:
+        now = time.monotonic()
+        late = [sock for sock, (_, until) in self._waiting.items() if until < now]
+        for sock in late:
+            if _unread(sock) == 0:  # or it came in time, and we are late ourselves
                 self._end(sock)
-        self._watched = False
 
     def _make_room(self) -> None:
         """One whose bytes have come, and who only waits for us, is left alone. When there are

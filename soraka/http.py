@@ -118,9 +118,10 @@ class _Connection:
         """Some bytes; False at the end, or when its time is up."""
         with self._door.connections.waiting(self._sock, until):
             data = self._sock.recv(STEP_BYTES)
-        if data:
-            self._reader.feed(data)
-        return bool(data)
+        if not data or self._door.connections.was_cut(self._sock):
+            return False  # it could not be told what became of a request
+        self._reader.feed(data)
+        return True
 
     def _refuse(self, why: str) -> None:
         """What is no request."""

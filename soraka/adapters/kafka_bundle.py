@@ -3,9 +3,9 @@
 A record costs kafka-python 20 to 30 µs at each end, more than all else that is done with it. So
 what is appended at one moment to one partition travels as one. Pure.
 
-A bundle is the byte 2, then for each record its key and its value, each behind its length (4
-bytes, big endian). What begins otherwise is one record of its own, and so is what only looks like
-a bundle: other producers may write to a topic, too.
+A bundle is the byte 2, then for each of up to 100 records its key and its value, each behind its
+length (4 bytes, big endian). What begins otherwise is one record of its own, and so is what only
+looks like a bundle: other producers may write to a topic, too.
 """
 
 import struct
@@ -45,13 +45,15 @@ def unbundled(position: int, key: bytes, value: bytes) -> list[Logged]:
 
 
 def _pairs(value: bytes) -> list[tuple[bytes, bytes]]:
-    """Raises ValueError or struct.error when the lengths do not end where `value` does."""
+    """Raises ValueError or struct.error for what `bundled` has not made."""
     pairs = []
     at, end = len(HEAD), len(value)
     while at < end:
         key, at = _part(value, at)
         body, at = _part(value, at)
         pairs.append((key, body))
+        if len(pairs) > MAX_RECORDS:
+            raise ValueError("too many")
     if not pairs:
         raise ValueError("empty")
     return pairs

@@ -13,96 +13,128 @@ from soraka.ports import Record
 LINGER_S = 0.002
 BUSY_LINGER_S = 0.005
 BUSY = 8
-"""Records in one bundle. A request costs Kafka and us as much as a hundred records in it: where
-many come, more are waited for."""
+"""Records in the bundle before, of the same topic. A request costs Kafka and us as much as a
+hundred records in it: where many come, more are waited for."""
+RECORD_OVERHEAD = 300
+BUNDLE_OVERHEAD = 1500
+"""Bytes held besides keys and values; those of a bundle mostly by the driver."""
+
+
+def held_by(record: Record) -> int:
+    """Bytes, until Kafka has answered."""
+    return len(record.key) + len(record.value) + RECORD_OVERHEAD
 
 
 class Bundle:
-    """Records of one partition of a Kafka topic. `size` is in bytes."""
+    """Records of one partition of a Kafka topic. `held` is in bytes."""
 
-    def __init__(
-        self,
-        topic: str,
-        partition: int,
-        until: float,
-        records: Iterable[Record] = (),
-        size: int = 0,
-    ) -> None:
-        """Without an answer at `until` (of `time.monotonic`) it is taken for lost."""
+    def __init__(self, topic: str, partition: int, limit_s: float) -> None:
+        """Without an answer in that time it is taken for lost."""
         self.topic = topic
         self.partition = partition
-        self.records = list(records)
-        self.size = size
-        self._until = until
-        self._timer = gevent.get_hub().loop.timer(max(0.0, until - time.monotonic()))
-        self._timer.start(self.answer, LogUnavailable("kafka: no answer in time"))
-        self.error: BaseException | None = None
-        self._answered = Event()
+        self.records: list[Record] = []
+        self.held = BUNDLE_OVERHEAD
+        self._size = 0
+        self._until = time.monotonic() + limit_s
+        self._timer = gevent.get_hub().loop.timer(limit_s)
+        self._timer.start(self._end)
+        self._error: BaseException | None = None
+        self._is_durable = False
+        self._ended = Event()
 
-    def takes(self, size: int) -> bool:
-        """Whether there is room for one more of that size."""
-        return len(self.records) < MAX_RECORDS and self.size + size <= MAX_BYTES
+    def takes(self, record: Record) -> bool:
+        """Whether there is room for one more."""
+        size = self._size + len(record.key) + len(record.value)
+        return len(self.records) < MAX_RECORDS and size <= MAX_BYTES
 
-    def add(self, record: Record, size: int) -> None:
+    def add(self, record: Record) -> None:
         self.records.append(record)
-        self.size += size
+        self._size += len(record.key) + len(record.value)
+        self.held += held_by(record)
 
     def answer(self, answer: object) -> None:
         """What Kafka said of it: an exception, or something else when it is durable. What it
         says too late is not heard."""
-        if self._answered.is_set():
+        if self._ended.is_set():
             return
-        self._timer.stop()
-        self._timer.close()
-        self.error = answer if isinstance(answer, BaseException) else None
-        self._answered.set()
+        if isinstance(answer, BaseException):
+            self._error = answer
+        else:
+            self._is_durable = True
+        self._end()
 
     def wait(self, until: float) -> None:
-        """For the answer; raises it when it is an exception, and LogUnavailable at `until`."""
+        """Returns when it is durable. Raises what Kafka said, and LogUnavailable at `until` (of
+        `time.monotonic`)."""
         # that of the bundle is for all who are in it: a timeout of one's own costs 4 µs
         limit_s = max(0.0, until - time.monotonic()) if until < self._until else None
-        if not self._answered.wait(limit_s):
+        self._ended.wait(limit_s)
+        if self._error is not None:
+            raise self._error.with_traceback(None)  # or it would grow with each who waits
+        if not self._is_durable:
             raise LogUnavailable("kafka: no answer in time")
-        if self.error is not None:
-            raise self.error
+
+    def _end(self) -> None:
+        self._timer.stop()
+        self._timer.close()
+        self._ended.set()
 
 
 class Gather:
-    """`send` gets each bundle once, on a greenlet of its own or of who filled it."""
+    """`send` gets each bundle once, on a greenlet of its own or of who filled it, and raises
+    nothing of its own. `limit_s` is how long a bundle waits for its answer."""
 
-    def __init__(self, send: Callable[[Bundle], None]) -> None:
+    def __init__(self, send: Callable[[Bundle], None], limit_s: float) -> None:
         self._send = send
+        self._limit_s = limit_s
         self._open: dict[tuple[str, int], Bundle] = {}
-        self._linger_s = LINGER_S
+        self._busy: set[str] = set()
 
     def add(
-        self, topic: str, records: Iterable[tuple[int, Record, int]], until: float
-    ) -> list[Bundle]:
-        """The bundles that have the `records`, each given with its partition and its size.
-        Does not yield before all are in one."""
+        self, topic: str, records: Iterable[tuple[int, Record]], *, alone: bool = False
+    ) -> tuple[list[Bundle], int]:
+        """The bundles that have the `records`, each given with its partition, and by how much
+        what is held has grown. `alone`: each has a bundle of its own. Yields only when all are
+        in one."""
         used: dict[Bundle, None] = {}
-        full: list[Bundle] = []
-        for partition, record, size in records:
-            bundle = self._open.get((topic, partition))
-            if bundle is None or not bundle.takes(size):
+        ready: list[Bundle] = []
+        held = 0
+        for partition, record in records:
+            bundle = None if alone else self._open.get((topic, partition))
+            if bundle is None or not bundle.takes(record):
                 if bundle is not None:
-                    full.append(bundle)
-                bundle = self._open[topic, partition] = Bundle(topic, partition, until)
-                gevent.spawn_later(self._linger_s, self._flush, bundle)
-            bundle.add(record, size)
+                    self._busy.add(topic)
+                    ready.append(bundle)
+                bundle = Bundle(topic, partition, self._limit_s)
+                held += BUNDLE_OVERHEAD
+                if alone:
+                    ready.append(bundle)
+                else:
+                    self._begin(bundle)
+            bundle.add(record)
+            held += held_by(record)
             used[bundle] = None
-        for bundle in full:
+        for bundle in ready:
             self._send(bundle)
-        return list(used)
+        return list(used), held
 
     def flush(self) -> None:
         """Sends all that waits for more."""
         for bundle in list(self._open.values()):
             self._flush(bundle)
 
+    def _begin(self, bundle: Bundle) -> None:
+        self._open[bundle.topic, bundle.partition] = bundle
+        linger_s = BUSY_LINGER_S if bundle.topic in self._busy else LINGER_S
+        gevent.spawn_later(linger_s, self._flush, bundle)
+
     def _flush(self, bundle: Bundle) -> None:
         place = bundle.topic, bundle.partition
-        if self._open.get(place) is bundle:
-            del self._open[place]
-            self._linger_s = BUSY_LINGER_S if len(bundle.records) >= BUSY else LINGER_S
-            self._send(bundle)
+        if self._open.get(place) is not bundle:
+            return
+        del self._open[place]
+        if len(bundle.records) >= BUSY:
+            self._busy.add(bundle.topic)
+        else:
+            self._busy.discard(bundle.topic)
+        self._send(bundle)

@@ -18,7 +18,7 @@ from kafka.errors import KafkaError
 
 from soraka.adapters.kafka_bundle import bundled
 from soraka.adapters.kafka_client import LET_IN, opened, translated
-from soraka.adapters.kafka_gather import Bundle, Gather
+from soraka.adapters.kafka_gather import BUNDLE_OVERHEAD, Bundle, Gather, held_by
 from soraka.errors import LogUnavailable, TopicNotFound
 from soraka.message import part_of
 from soraka.ports import Record
@@ -27,8 +27,6 @@ from soraka.tls import Context
 log = logging.getLogger(__name__)
 
 BATCH_BYTES = 128 << 10
-RECORD_OVERHEAD = 300
-"""Bytes held for a record in flight besides its key and value."""
 
 
 class DurableProducer:
@@ -72,21 +70,28 @@ class DurableProducer:
         self._refused = ""
         self._failing_since: float | None = None
         self._closed = False
-        self._gather = Gather(self._send)
+        self._gather = Gather(self._send, self._timeout_s)
 
     def append(self, topic: str, records: Sequence[Record], *, alone: bool = False) -> None:
         """As `Log.append`, to the Kafka topic `topic`; `alone`: each a record of Kafka's of its
         own. BodyTooLarge: a record beyond 1 MB."""
         deadline = time.monotonic() + self._timeout_s
+        reserved = self._reserve(records)
         try:
             with translated():
                 partitions = self._partitions(topic, deadline)
-                for bundle in self._gathered(topic, records, partitions, deadline, alone):
+                placed = [(part_of(record.key, partitions), record) for record in records]
+                bundles, held = self._gather.add(topic, placed, alone=alone)
+                self._inflight_bytes += held - reserved
+                reserved = 0
+                for bundle in bundles:
                     bundle.wait(deadline)
             self._failing_since = None
         except LogUnavailable as exc:
             self._replace_when_dead(exc)
             raise
+        finally:
+            self._inflight_bytes -= reserved
 
     def has(self, topic: str) -> bool:
         """Whether the topic exists; asks Kafka when it is not known. Raises LogUnavailable."""
@@ -114,44 +119,33 @@ class DurableProducer:
         if producer is not None:
             _close(producer, self._timeout_s)
 
-    def _gathered(
-        self,
-        topic: str,
-        records: Sequence[Record],
-        partitions: int,
-        deadline: float,
-        alone: bool,
-    ) -> list[Bundle]:
-        placed = [
-            (part_of(r.key, partitions), r, len(r.key) + len(r.value) + RECORD_OVERHEAD)
-            for r in records
-        ]
-        total = sum(size for _, _, size in placed)
-        if self._inflight_bytes + total > self._max_inflight_bytes:
+    def _reserve(self, records: Sequence[Record]) -> int:
+        """Bytes, for as long as it is not known what will hold them."""
+        needed = sum(map(held_by, records)) + BUNDLE_OVERHEAD
+        if self._inflight_bytes + needed > self._max_inflight_bytes:
             raise LogUnavailable(f"{self._inflight_bytes} bytes are in flight already")
-        self._inflight_bytes += total
-        if not alone:
-            return self._gather.add(topic, placed, deadline)
-        bundles = [Bundle(topic, place, deadline, [record], size) for place, record, size in placed]
-        for bundle in bundles:
-            self._send(bundle)
-        return bundles
+        self._inflight_bytes += needed
+        return needed
 
     def _send(self, bundle: Bundle) -> None:
-        key, value = bundled(bundle.records)
-        bundle.records.clear()  # the driver has a copy, for as long as it takes
         try:
+            key, value = bundled(bundle.records)
+            bundle.records.clear()  # the driver has a copy, for as long as it takes
             if self._producer is None:
                 raise LogUnavailable("kafka: not connected")
             future = self._producer.send(bundle.topic, value, key, partition=bundle.partition)
         except (LogUnavailable, KafkaError, OSError) as exc:
             self._answered(bundle, exc)
+        except BaseException as exc:  # the driver's own: a partition that is there no more
+            self._answered(bundle, LogUnavailable(f"kafka: {exc!r}"))
+            if not isinstance(exc, Exception):
+                raise
         else:
             # also when its callers wait no longer: it still lies in the driver's buffer
             future.add_both(partial(self._answered, bundle))
 
     def _answered(self, bundle: Bundle, answer: object) -> None:
-        self._inflight_bytes -= bundle.size
+        self._inflight_bytes -= bundle.held
         bundle.answer(answer)
 
     def _partitions(self, topic: str, deadline: float) -> int:

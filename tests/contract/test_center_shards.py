@@ -3,12 +3,13 @@ short by an error, a rebalance or a lost tail must not lose. The consumer is scr
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import redis
 from uuid_utils import uuid7
 
-from center.consume import Consume
+from center.consume import BUSY_SPACING_S, SPACING_S, Consume
 from center.workers import Workers
 from soraka import wire
 from soraka.adapters.local_registry import LocalRegistry
@@ -110,7 +111,7 @@ class Rig:
             horizon_ms=3000,
         )
 
-    def add(self, count: int) -> None:
+    def add(self, count: int, due_ms: int = DAY_MS) -> None:
         """Messages, in turn over the partitions."""
         now = self.store.now_ms()
         for n in range(count):
@@ -118,7 +119,7 @@ class Rig:
                 msg_id=str(uuid7()),
                 topic="t",
                 created_at=now,
-                due_at=now + DAY_MS,
+                due_at=now + due_ms,
                 ttr_ms=1000,
                 callback=Callback(method="GET", url="http://127.0.0.1/"),
             )
@@ -251,6 +252,31 @@ def test_what_is_committed_is_asked_once_a_turn_and_not_of_new_partitions(
     assert asked == ["center"]
     rig.turn()
     assert rig.missing() == 0
+
+
+@pytest.mark.parametrize(
+    ("count", "due_ms", "slept_s"),
+    [
+        (0, DAY_MS, []),
+        (9, DAY_MS, [SPACING_S]),
+        (15, DAY_MS, [BUSY_SPACING_S]),
+        (15, 20, [SPACING_S]),
+        (90, DAY_MS, []),
+    ],
+)
+def test_it_waits_for_more_to_come_but_not_with_work_to_do(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, count: int, due_ms: int, slept_s: list[float]
+) -> None:
+    """A poll of the tape gives five of each of three partitions."""
+    rig.add(1)
+    rig.turn(2)  # its partitions are begun
+    monkeypatch.setattr("center.consume.BUSY", 15)
+    monkeypatch.setattr("center.consume.time", SimpleNamespace(monotonic=lambda: 0.0))
+    slept: list[float] = []
+    monkeypatch.setattr("center.consume.gevent.sleep", slept.append)
+    rig.add(count, due_ms)
+    rig.turn(1)
+    assert slept == slept_s
 
 
 def test_what_is_committed_every_shard_has(rig: Rig) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent.monkey import get_original
 
 from soraka import http
 from soraka.connections import SPARE, Connections, fitting
@@ -182,6 +183,16 @@ def test_requests_being_served_are_not_broken_off(patient: tuple[str, int]) -> N
             assert asked(other).endswith(b"hello")
         for sock in socks:
             assert sock.recv(65536).endswith(b"hello")
+
+
+def test_a_request_that_came_in_time_is_answered_though_we_stood_still(
+    address: tuple[str, int],
+) -> None:
+    with socket.create_connection(address, timeout=10) as sock:
+        gevent.sleep(LIMIT_S / 2)
+        sock.sendall(GET)
+        get_original("time", "sleep")(2 * LIMIT_S)
+        assert sock.recv(65536).endswith(b"hello")
 
 
 def test_one_whose_request_has_come_is_not_the_idle_one() -> None:

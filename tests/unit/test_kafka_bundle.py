@@ -2,16 +2,28 @@
 
 import time
 from itertools import pairwise
+from typing import Any
 
 import gevent
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kafka.errors import KafkaTimeoutError, MessageSizeTooLargeError
+from kafka.future import Future
 
 from center.consume import AT_ONCE, _parts
 from soraka.adapters.kafka_bundle import HEAD, MAX_BYTES, MAX_RECORDS, bundled, unbundled
-from soraka.adapters.kafka_gather import Bundle, Gather
-from soraka.errors import LogUnavailable
+from soraka.adapters.kafka_gather import (
+    BUNDLE_OVERHEAD,
+    BUSY,
+    BUSY_LINGER_S,
+    LINGER_S,
+    Bundle,
+    Gather,
+    held_by,
+)
+from soraka.adapters.kafka_producer import DurableProducer
+from soraka.errors import BodyTooLarge, LogUnavailable, TopicNotFound
 from soraka.ports import Logged, Record
 from soraka.wire import VERSION
 
@@ -42,14 +54,23 @@ def test_anything_is_at_least_one_record(value: bytes) -> None:
     assert unbundled(7, b"\xff", HEAD + value)
 
 
+def test_a_record_of_others_is_no_bundle_of_thousands() -> None:
+    bomb = HEAD + bytes(8 * (MAX_RECORDS + 1))
+    assert unbundled(7, b"k", bomb) == [Logged(7, "k", bomb)]
+
+
 class Sent:
     def __init__(self) -> None:
         self.bundles: list[Bundle] = []
-        self.gather = Gather(self.bundles.append)
+        self.gather = Gather(self.bundles.append, 5)
 
-    def add(self, *sizes: int, partition: int = 0) -> list[Bundle]:
-        given_ = [(partition, Record(f"{n}", b""), size) for n, size in enumerate(sizes)]
-        return self.gather.add("t", given_, time.monotonic() + 5)
+    def add(self, *sizes: int, partition: int = 0, alone: bool = False) -> list[Bundle]:
+        """Each record of so many bytes."""
+        placed = [(partition, Record("", bytes(size))) for size in sizes]
+        before = {id(bundle): bundle.held for bundle in self.gather._open.values()}
+        used, held = self.gather.add("t", placed, alone=alone)
+        assert held == sum(bundle.held - before.get(id(bundle), 0) for bundle in used)
+        return used
 
 
 def test_what_comes_at_one_moment_goes_together() -> None:
@@ -60,7 +81,7 @@ def test_what_comes_at_one_moment_goes_together() -> None:
     assert sent.bundles == []
     gevent.sleep(0.02)
     assert sent.bundles == [one, third]
-    assert (one.size, len(one.records)) == (20, 2)
+    assert one.records == [Record("", bytes(10))] * 2
     (later,) = sent.add(10)
     assert later is not one
 
@@ -84,9 +105,31 @@ def test_a_full_bundle_goes_at_once(sizes: list[int], lengths: list[int]) -> Non
     assert sent.bundles == used
 
 
+def test_what_is_to_be_alone_joins_nobody() -> None:
+    sent = Sent()
+    (waiting,) = sent.add(10)
+    alone = sent.add(10, 10, alone=True)
+    assert [len(bundle.records) for bundle in alone] == [1, 1]
+    assert sent.bundles == alone
+    assert waiting not in alone
+
+
+def test_where_many_come_more_are_waited_for() -> None:
+    sent = Sent()
+    sent.add(*[1] * BUSY)
+    gevent.sleep(0.02)
+    sent.add(1)
+    gevent.sleep((LINGER_S + BUSY_LINGER_S) / 2)
+    assert len(sent.bundles) == 1
+    gevent.sleep(0.02)
+    sent.add(1)
+    gevent.sleep((LINGER_S + BUSY_LINGER_S) / 2)
+    assert len(sent.bundles) == 3
+
+
 def test_an_answer_wakes_all_who_wait() -> None:
     until = time.monotonic() + 5
-    bundle, other = Bundle("t", 0, until), Bundle("t", 0, until)
+    bundle, other = Bundle("t", 0, 5), Bundle("t", 0, 5)
     waiting = [gevent.spawn(each.wait, until) for each in (bundle, bundle, other)]
     gevent.sleep(0)
     bundle.answer(OSError("said"))
@@ -98,11 +141,98 @@ def test_an_answer_wakes_all_who_wait() -> None:
 @pytest.mark.parametrize(("bundle_s", "own_s"), [(0.1, 0.1), (0.1, 5), (5, 0.1)])
 def test_nobody_waits_longer_than_it_may(bundle_s: float, own_s: float) -> None:
     started = time.monotonic()
-    bundle = Bundle("t", 0, started + bundle_s)
+    bundle = Bundle("t", 0, bundle_s)
     with pytest.raises(LogUnavailable, match="no answer in time"):
         bundle.wait(started + own_s)
     assert 0.09 < time.monotonic() - started < 1
     bundle.answer("late")
+
+
+class Driver:
+    """As kafka-python's producer and its network, with one topic of one partition."""
+
+    cluster = property(lambda self: self)
+
+    def __init__(self) -> None:
+        self.fails: BaseException | None = None
+        self.sent: list[Future] = []
+
+    def partitions_for_topic(self, topic: str) -> set[int] | None:
+        return {0} if topic == "t" else set()
+
+    def send(self, *_: object, **__: object) -> Future:
+        if self.fails is not None:
+            raise self.fails
+        self.sent.append(Future())
+        return self.sent[-1]
+
+    def close(self, timeout: float) -> None:
+        for future in self.sent:
+            if not future.is_done:
+                future.failure(KafkaTimeoutError())
+
+
+@pytest.fixture
+def producer() -> Any:
+    made: Any = DurableProducer(
+        connection={}, timeout_ms=100, max_inflight_bytes=200_000, client_id="c"
+    )
+    made._producer = made._network = Driver()
+    return made
+
+
+@pytest.mark.parametrize(
+    ("fails", "told"),
+    [
+        (ValueError("Unrecognized partition 0"), LogUnavailable),
+        (KafkaTimeoutError("full"), LogUnavailable),
+        (MessageSizeTooLargeError("2 MB"), BodyTooLarge),
+    ],
+)
+@pytest.mark.parametrize("count", [1, 2 * MAX_RECORDS + 1])
+def test_what_the_driver_refuses_is_told_at_once_and_held_no_more(
+    producer: Any, fails: Exception, told: type[Exception], count: int
+) -> None:
+    producer._producer.fails = fails
+    started = time.monotonic()
+    with pytest.raises(told):
+        producer.append("t", [Record("k", b"v")] * count)
+    assert time.monotonic() - started < 0.09
+    gevent.sleep(0.02)
+    assert producer._inflight_bytes == 0
+
+
+def test_bytes_are_held_until_the_driver_lets_go(producer: Any) -> None:
+    with pytest.raises(LogUnavailable, match="no answer in time"):
+        producer.append("t", [Record("k", bytes(1000))])
+    assert producer._inflight_bytes == held_by(Record("k", bytes(1000))) + BUNDLE_OVERHEAD
+    producer._producer.sent[0].success("late")
+    assert producer._inflight_bytes == 0
+
+
+def test_who_waits_for_the_connection_holds_bytes_too(producer: Any) -> None:
+    producer._producer, producer._connecting = None, gevent.spawn(gevent.sleep, 0.05)
+    waiting = [gevent.spawn(producer.append, "t", [Record("k", bytes(50_000))]) for _ in range(10)]
+    gevent.sleep(0.02)
+    assert sum(greenlet.ready() for greenlet in waiting) == 7
+    assert 150_000 < producer._inflight_bytes < 200_000
+    gevent.joinall(waiting, timeout=1)
+    assert producer._inflight_bytes == 0
+
+
+def test_of_a_topic_that_is_not_there_nothing_is_held(producer: Any) -> None:
+    with pytest.raises(TopicNotFound):
+        producer.append("other", [Record("k", b"v")])
+    assert producer._inflight_bytes == 0
+
+
+def test_to_close_answers_all_who_wait(producer: Any) -> None:
+    waiting = gevent.spawn(producer.append, "t", [Record("k", b"v")])
+    gevent.sleep(0)
+    producer.close()
+    waiting.join(0.05)
+    assert isinstance(waiting.exception, LogUnavailable)
+    assert producer._inflight_bytes == 0
 
 
 @given(st.lists(st.integers(0, 3), max_size=20), st.integers(0, AT_ONCE))
