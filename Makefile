@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test test-alone test-beside test-clients test-deploy test-host check fmt lint lint-deploy types imports unit bench soak stack stack-down clean
+.PHONY: help run test test-alone test-beside test-clients test-deploy test-three test-host check fmt lint lint-deploy types imports unit bench soak stack stack-down clean
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
@@ -44,6 +44,10 @@ test-host: .venv/ready .venv-deploy/ready ## Playbooks against one host that boo
 test-deploy: .venv/ready .venv-deploy/ready ## Playbooks against six hosts that boot: lost, upgraded, added, removed
 	dev/stack install
 	$(BIN)/pytest -x tests/deploy/cluster.py $(ARGS)
+
+test-three: .venv/ready .venv-deploy/ready ## Playbooks against three hosts: restored, and one replaced
+	dev/stack install
+	$(BIN)/pytest -x -s tests/deploy/three.py $(ARGS)
 
 test-clients: .venv/ready ## The examples in Go, Java, Node.js, C++ and Python, built and run
 	dev/stack install

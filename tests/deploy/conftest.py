@@ -30,7 +30,8 @@ class Deployment:
     """What is deployed, and how."""
 
     def __init__(self, hosts: Hosts, layout: str, *, is_secured: bool, **variables: Any) -> None:
-        folder = play.ANSIBLE / "inventories" / layout / "group_vars"
+        kind = inventory.VARIABLES.get(layout, layout)
+        folder = play.ANSIBLE / "inventories" / kind / "group_vars"
         (hosts.home / "group_vars").symlink_to(folder)
         self.hosts = hosts
         self.site = Site(hosts, inventory.LAYOUTS[layout], is_secured=is_secured)

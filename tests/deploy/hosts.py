@@ -55,10 +55,15 @@ class Hosts:
         for each in new:
             each.wait()
 
+    def replace(self, name: str, by: str) -> None:
+        """`name` is gone for good; from now on it is what `by` was, with that one's address."""
+        self.hosts[f"old {name}"] = self.hosts[name]
+        self.hosts[name] = self.hosts.pop(by)
+
     def write_inventory(self, groups: inventory.Groups, **variables: Any) -> Path:
         """`groups`: names of hosts by group. The file is in `home`."""
         file = self.home / "inventory.yml"
-        addresses = {name: each.address for name, each in self.hosts.items()}
+        addresses = {name: each.address for name, each in self.hosts.items() if " " not in name}
         # the connections of each room by themselves: addresses are the same in all
         ssh = [*host.ssh_options(self.home), f"-oControlPath={self.home}/%C"]
         text = inventory.text(addresses, groups, ssh, variables)

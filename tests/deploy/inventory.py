@@ -18,7 +18,13 @@ LAYOUTS: dict[str, Groups] = {
         **dict.fromkeys(("nginx", "receive", "admin", "center"), FRONT),
         "worker": (*FRONT, "host6"),
     },
+    "three": {
+        **dict.fromkeys(("zookeeper", "kafka", "redis", "center", "worker"), DATA),
+        **dict.fromkeys(("nginx", "receive", "admin"), DATA[:2]),
+    },
 }
+VARIABLES = {"three": "cluster"}
+"""Of which inventory of ansible/ a layout has its variables, when it is not that of its name."""
 
 
 def text(
