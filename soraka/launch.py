@@ -135,6 +135,7 @@ class Background:
             sys.exit(REFUSED)
         self._open(parts)
         process.announce(parts.registry, self._instance)
+        _look_for_garbage_seldom()
 
 
 def _come_up(
