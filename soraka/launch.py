@@ -1,6 +1,7 @@
 """How a process comes up: it heeds signals and shows its health, waits for the servers it needs,
 and then works. Servers may start after us: none of them ends a process by being away."""
 
+import atexit
 import gc
 import logging
 import sys
@@ -162,4 +163,5 @@ def _look_for_garbage_seldom() -> None:
     was made so far, takes 3 % of a busy process."""
     gc.collect()
     gc.freeze()
+    atexit.register(gc.unfreeze)  # or at the end all that goes last, and calls what is gone already
     gc.set_threshold(20_000, 20, 20)

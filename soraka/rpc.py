@@ -279,7 +279,7 @@ class RpcClient:
         try:
             with gevent.Timeout(self._timeout_s):
                 if sock is None:
-                    sock = socket.create_connection(self._address)
+                    sock = _connected(self._address)
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     if self._secured is not None:
                         sock = tls.connected(sock, self._secured, self._address[0])
@@ -308,6 +308,24 @@ class RpcClient:
         if isinstance(exc, gevent.Timeout):
             reason = f"no answer within {self._timeout_s:g} s"
         return f"{f'[{host}]' if ':' in host else host}:{port}: {reason}"
+
+
+def _connected(address: tuple[str, int]) -> socket.socket:
+    """As `socket.create_connection`, which leaves its socket behind when it is broken off."""
+    failed: OSError | None = None
+    for family, kind, protocol, _, place in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.connect(place)
+        except OSError as exc:
+            sock.close()
+            failed = exc
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise failed or OSError(f"no address of {address[0]}")
 
 
 def parse_address(address: str) -> tuple[str, int]:

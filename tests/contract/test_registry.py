@@ -17,7 +17,7 @@ import gevent
 import pytest
 from gevent.event import Event
 from kazoo.client import KazooClient
-from kazoo.exceptions import NotEmptyError
+from kazoo.exceptions import ConnectionLoss, NotEmptyError, SessionExpiredError
 from kazoo.handlers.gevent import SequentialGeventHandler
 
 from soraka import tls
@@ -123,7 +123,11 @@ class Cluster:
         return f"{self.root}/{instance.service}/{instance.address}"
 
     def session_of(self, instance: Instance) -> int | None:
-        stat = self.client.exists(self.path(instance))
+        """None also when it cannot be asked: an outage may outlast a session."""
+        try:
+            stat = self.client.exists(self.path(instance))
+        except (ConnectionLoss, SessionExpiredError):
+            return None
         return stat.ephemeralOwner if stat else None
 
     def close(self) -> None:

@@ -37,8 +37,15 @@ def test_without_credit_as_many_are_claimed_as_may_wait(per_host: int) -> None:
     waiting = gates(1.0, per_host)
     before = without_credit(Crowd(waiting))
     assert before.bounded(1000) == per_host
-    entering = [gevent.spawn(waiting.enter, HOST, TOPIC, 10) for _ in range(per_host)]
-    gevent.sleep(0)
+    begun: list[int] = []
+
+    def enter(number: int) -> None:
+        begun.append(number)
+        waiting.enter(HOST, TOPIC, 10)
+
+    entering = [gevent.spawn(enter, number) for number in range(per_host)]
+    while len(begun) < per_host:  # so many take several turns of the loop
+        gevent.sleep(0)
     assert before.bounded(1000) == crowd.LOOK
     assert before.bounded(1000) == 0
     gevent.sleep(1.1 * crowd.LOOK_S)
