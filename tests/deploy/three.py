@@ -66,6 +66,13 @@ def test_a_host_that_is_lost_is_replaced(deployment: Deployment) -> None:
     site.wait_up(LOST)
     wait_until(lambda: _replicas(deployment) == 2, 60, lambda: "two replicas follow")
     _is_called(deployment, "host1", 3000)
+    for name in site.groups["redis"]:
+        asked = hosts[name].ssh("soraka-redis-cli -p 26379 sentinel ckquorum soraka").stdout
+        assert asked.startswith("OK 3 usable Sentinels"), f"{name}: {asked}"
+        known = hosts[name].ssh("soraka-redis-cli -p 26379 sentinel master soraka").stdout.split()
+        assert known[known.index("num-other-sentinels") + 1] == "2", f"{name} counts the dead one"
+    changed = deployment.playbooks.play("site.yml").changed
+    assert changed == dict.fromkeys(deployment.names, 0)
     # it carries its part: another may go
     hosts["host2"].power_off()
     _is_called(deployment, "host1", 30_000)
