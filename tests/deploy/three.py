@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 
 import pytest
+import requests
 
 from tests.acceptance.sink import wait_until
 from tests.deploy.conftest import BESIDE, SMALL, Deployment
@@ -57,6 +58,7 @@ def test_a_host_that_is_lost_is_replaced(deployment: Deployment) -> None:
     """By another, at another address, which carries what it carried."""
     site, hosts = deployment.site, deployment.hosts
     hosts[LOST].power_off()
+    wait_until(lambda: _is_accepted(deployment, "host2"), 120, lambda: "submits are accepted")
     _is_called(deployment, "host2", 30_000)
     hosts.add(NEW)
     hosts.replace(LOST, NEW)
@@ -75,7 +77,17 @@ def test_a_host_that_is_lost_is_replaced(deployment: Deployment) -> None:
     assert changed == dict.fromkeys(deployment.names, 0)
     # it carries its part: another may go
     hosts["host2"].power_off()
+    wait_until(lambda: _is_accepted(deployment, "host1"), 120, lambda: "submits are accepted")
     _is_called(deployment, "host1", 30_000)
+
+
+def _is_accepted(deployment: Deployment, nginx: str) -> bool:
+    """A message that nobody waits for: one that is answered with 503 may be there all the same."""
+    try:
+        deployment.site.submit(nginx, "greetings", "http://127.0.0.1:9/", 86_400_000)
+    except (AssertionError, requests.RequestException):
+        return False
+    return True
 
 
 def _is_called(deployment: Deployment, nginx: str, delay_ms: int) -> None:
