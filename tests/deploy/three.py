@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 
 import pytest
+import requests
 
 from tests.acceptance.sink import wait_until
 from tests.deploy.conftest import BESIDE, SMALL, Deployment
@@ -57,6 +58,7 @@ def test_a_host_that_is_lost_is_replaced(deployment: Deployment) -> None:
     """By another, at another address, which carries what it carried."""
     site, hosts = deployment.site, deployment.hosts
     hosts[LOST].power_off()
+    wait_until(lambda: _is_accepted(deployment, "host2"), 120, lambda: "submits are accepted")
     _is_called(deployment, "host2", 30_000)
     hosts.add(NEW)
     hosts.replace(LOST, NEW)
@@ -66,9 +68,26 @@ def test_a_host_that_is_lost_is_replaced(deployment: Deployment) -> None:
     site.wait_up(LOST)
     wait_until(lambda: _replicas(deployment) == 2, 60, lambda: "two replicas follow")
     _is_called(deployment, "host1", 3000)
+    for name in site.groups["redis"]:
+        asked = hosts[name].ssh("soraka-redis-cli -p 26379 sentinel ckquorum soraka").stdout
+        assert asked.startswith("OK 3 usable Sentinels"), f"{name}: {asked}"
+        known = hosts[name].ssh("soraka-redis-cli -p 26379 sentinel master soraka").stdout.split()
+        assert known[known.index("num-other-sentinels") + 1] == "2", f"{name} counts the dead one"
+    changed = deployment.playbooks.play("site.yml").changed
+    assert changed == dict.fromkeys(deployment.names, 0)
     # it carries its part: another may go
     hosts["host2"].power_off()
+    wait_until(lambda: _is_accepted(deployment, "host1"), 120, lambda: "submits are accepted")
     _is_called(deployment, "host1", 30_000)
+
+
+def _is_accepted(deployment: Deployment, nginx: str) -> bool:
+    """A message that nobody waits for: one that is answered with 503 may be there all the same."""
+    try:
+        deployment.site.submit(nginx, "greetings", "http://127.0.0.1:9/", 86_400_000)
+    except (AssertionError, requests.RequestException):
+        return False
+    return True
 
 
 def _is_called(deployment: Deployment, nginx: str, delay_ms: int) -> None:
