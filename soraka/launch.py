@@ -136,7 +136,7 @@ class Background:
             sys.exit(REFUSED)
         self._open(parts)
         process.announce(parts.registry, self._instance)
-        _look_for_garbage_seldom()
+        _forget_what_stays()
 
 
 def _come_up(
@@ -160,8 +160,13 @@ def _come_up(
 
 def _look_for_garbage_seldom() -> None:
     """Next to nothing here is in cycles; looking for them after each 700 objects, and at all that
-    was made so far, takes 3 % of a busy process."""
+    was made so far, takes 3 % of a busy process. Not for those that hold bodies of megabytes."""
+    _forget_what_stays()
+    gc.set_threshold(20_000, 20, 20)
+
+
+def _forget_what_stays() -> None:
+    """For the search for garbage."""
     gc.collect()
     gc.freeze()
     atexit.register(gc.unfreeze)  # or at the end all that goes last, and calls what is gone already
-    gc.set_threshold(20_000, 20, 20)

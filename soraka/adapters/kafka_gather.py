@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable
+from copy import copy
 
 import gevent
 from gevent.event import Event
@@ -70,7 +71,8 @@ class Bundle:
         limit_s = max(0.0, until - time.monotonic()) if until < self._until else None
         self._ended.wait(limit_s)
         if self._error is not None:
-            raise self._error.with_traceback(None)  # or it would grow with each who waits
+            # the same would grow with each who waits, and be in a cycle with us
+            raise copy(self._error)
         if not self._is_durable:
             raise LogUnavailable("kafka: no answer in time")
 
