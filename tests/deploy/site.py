@@ -86,14 +86,17 @@ class Site:
         self.soraka("topic", "add", topic)
         return topic
 
-    def submit(self, nginx: str, topic: str, url: str, delay_ms: int) -> str:
-        """Through the nginx of that host; the id."""
+    def submit(
+        self, nginx: str, topic: str, url: str, delay_ms: int, key: str | None = None
+    ) -> str:
+        """Through the nginx of that host; the id. With an idempotency key it may be repeated."""
         scheme = "https" if self._is_secured else "http"
         answer = requests.post(
             f"{scheme}://{self.hosts[nginx].address}/sorakaq/msg/submit",
             json={
                 "topic_name": topic,
                 "delay_time": delay_ms,
+                "idempotency_key": key,
                 "callback": {"request_type": "POST", "url": url, "params": {"via": nginx}},
             },
             verify=str(self._ca),
