@@ -227,9 +227,12 @@ def test_of_a_topic_that_is_not_there_nothing_is_held(producer: Any) -> None:
 
 
 def test_to_close_answers_all_who_wait(producer: Any) -> None:
+    """What waits for more to come is sent first."""
+    driver = producer._producer
     waiting = gevent.spawn(producer.append, "t", [Record("k", b"v")])
     gevent.sleep(0)
     producer.close()
+    assert len(driver.sent) == 1
     waiting.join(0.05)
     assert isinstance(waiting.exception, LogUnavailable)
     assert producer._inflight_bytes == 0
