@@ -17,8 +17,7 @@ def _load(name: str) -> Any:
 
 
 soraka = _load("soraka")
-record = _load("record")
 worker = _load("worker")
 center = _load("center")
 
-__all__ = ["center", "record", "soraka", "worker"]
+__all__ = ["center", "soraka", "worker"]

@@ -4,7 +4,8 @@ Whatever returns has been acknowledged by the log. `Unavailable` means that it i
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from receive_app import rules
 from receive_app.access import ANYONE, Caller

@@ -19,8 +19,7 @@ from receive_app.ingress import Ingress
 from receive_app.pace import paced
 from soraka.config import ReceiveConfig
 from soraka.errors import PLAIN, InvalidParams, SorakaError, Unavailable
-from soraka.message import DEFAULT_TTR_MS, Callback, State, Stored, Submission
-from soraka.wire import callback_of, callback_struct
+from soraka.message import DEFAULT_TTR_MS, Callback, Method, State, Stored, Submission
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +27,8 @@ T = TypeVar("T")
 SUCCESS = 200
 _t = idl.soraka
 _STATES = {state: getattr(_t.MessageState, state.name) for state in State}
+_METHODS: dict[int, Method] = {_t.RequestType.GET: "GET", _t.RequestType.POST: "POST"}
+_METHOD_CODES = {name: code for code, name in _METHODS.items()}
 _PLAIN = {kind: getattr(_t, kind.__name__) for kind in PLAIN}
 
 
@@ -184,9 +185,10 @@ def _callback(struct: Any) -> Callback:
     if struct.params is not None:
         _text("callback.params", struct.params)
     try:
-        return callback_of(struct)
+        method = _METHODS[struct.request_type]
     except KeyError as exc:
         raise InvalidParams("callback.request_type", "must be GET or POST") from exc
+    return Callback(method=method, url=struct.url, params=struct.params)
 
 
 def _ids(topic_name: Any, msg_id: Any, command_id: Any) -> tuple[str, str, str | None]:
@@ -221,7 +223,11 @@ def _info(stored: Stored) -> Any:
         attempt=stored.attempt,
         owner=stored.owner,
         ttr=message.ttr_ms,
-        callback=callback_struct(message.callback),
+        callback=_t.Callback(
+            request_type=_METHOD_CODES[message.callback.method],
+            url=message.callback.url,
+            params=message.callback.params,
+        ),
         lease_until=stored.lease_until or None,
         finished_at=stored.finished_at or None,
         reason=stored.reason or None,

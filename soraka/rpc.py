@@ -20,7 +20,7 @@ from thriftpy2.protocol import TCyBinaryProtocol
 from thriftpy2.thrift import TProcessor
 from thriftpy2.transport import TCyMemoryBuffer
 
-from soraka import skim, thrift_call, tls, wire
+from soraka import skim, thrift_call, tls
 from soraka.budget import ReadingBudget, Share
 from soraka.connections import SPARE, Connections, cut
 from soraka.errors import PeerUnavailable, Unavailable
@@ -218,7 +218,7 @@ class RpcServer:
         answer = TCyMemoryBuffer()
         try:
             skim.check_call(frame, self._max_items)
-            self._processor.process(wire.reader(frame), TCyBinaryProtocol(answer))
+            self._processor.process(thrift_call.reader(frame), TCyBinaryProtocol(answer))
         except OSError:
             raise
         except Exception as exc:  # the parser's errors on garbage are not documented
@@ -230,7 +230,7 @@ class RpcServer:
         """The answer to a call of which only the beginning is known. Raises BadFrame."""
         answer = TCyMemoryBuffer()
         try:
-            method, _, sequence = wire.reader(exc.call).read_message_begin()
+            method, _, sequence = thrift_call.reader(exc.call).read_message_begin()
             result = getattr(self._service, f"{method}_result")()
         except Exception as error:
             raise BadFrame(str(exc)) from error

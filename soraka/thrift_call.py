@@ -1,14 +1,14 @@
 """One call of a Thrift service as bytes: the request, and what its answer holds."""
 
 from collections.abc import Mapping
+from io import BytesIO
 from typing import Any
 
 from thriftpy2.protocol import TCyBinaryProtocol
 from thriftpy2.protocol.exc import TProtocolException
 from thriftpy2.thrift import TClient, TException
-from thriftpy2.transport import TCyMemoryBuffer, TTransportException
+from thriftpy2.transport import TCyBufferedTransport, TCyMemoryBuffer, TTransportException
 
-from soraka import wire
 from soraka.errors import PeerUnavailable
 
 
@@ -21,7 +21,15 @@ def request(service: Any, method: str, arguments: Mapping[str, Any]) -> bytes:
 
 def answer(service: Any, method: str, payload: bytes) -> Any:
     """Raises the typed exceptions of the IDL; PeerUnavailable when it is no answer."""
-    return _Client(service, wire.reader(payload)).finish(method)
+    return _Client(service, reader(payload)).finish(method)
+
+
+def reader(data: bytes) -> Any:
+    """A protocol that reads `data` and raises at its end.
+
+    Not TCyMemoryBuffer: that goes on past the end, with whatever lies in memory there.
+    """
+    return TCyBinaryProtocol(TCyBufferedTransport(BytesIO(data)))
 
 
 class _Client(TClient):

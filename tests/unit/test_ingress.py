@@ -1,12 +1,13 @@
 """From requests to records: rules, idempotency keys, batches, commands."""
 
+import dataclasses
 import gc
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from soraka import commands, wire
 from soraka.config import StoreConfig
@@ -299,7 +300,7 @@ def test_a_wrong_submission_and_a_command_create_no_topic(tmp_path: Path) -> Non
 
 
 def test_retries_are_the_topics_unless_given(kit: Kit) -> None:
-    kit.parts.topics.add(replace(kit.parts.topics.new("quick"), retry_ms=(7, 8)))
+    kit.parts.topics.add(dataclasses.replace(kit.parts.topics.new("quick"), retry_ms=(7, 8)))
     kit.ingress.submit(submission(topic="quick"))
     kit.ingress.submit(submission(topic="quick", retry_ms=()))
     kit.ingress.submit(submission(topic="quick", retry_ms=(1, MAX_DELAY_MS)))

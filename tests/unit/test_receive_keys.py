@@ -1,13 +1,14 @@
 """Idempotency keys: one message for one key, whatever happens in between."""
 
+import dataclasses
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gevent
 import pytest
+from msgspec.structs import replace
 
 import idl
 from receive_app import rules
@@ -206,7 +207,7 @@ def test_a_key_holds_for_its_window(kit: Kit) -> None:
 
 
 def test_no_longer_than_the_topic_keeps_its_messages(kit: Kit) -> None:
-    kit.parts.topics.update(TOPIC, lambda topic: replace(topic, retention_ms=60_000))
+    kit.parts.topics.update(TOPIC, lambda topic: dataclasses.replace(topic, retention_ms=60_000))
     first, later = kit.ingress.submit(keyed()), kit.now_ms() + 61_000
     store: Any = kit.parts.store
     store.now_ms = lambda: later
@@ -221,7 +222,7 @@ def test_a_retention_made_shorter_brings_no_message_back(kit: Kit) -> None:
     with pytest.raises(Unavailable):
         kit.ingress.submit(keyed("never there"))
     kit.log.down.clear()
-    kit.parts.topics.update(TOPIC, lambda topic: replace(topic, retention_ms=60_000))
+    kit.parts.topics.update(TOPIC, lambda topic: dataclasses.replace(topic, retention_ms=60_000))
     store.keep({TOPIC: 60_000})
     kit.deliver()
     assert kit.ingress.submit(keyed("forgotten")) == forgotten

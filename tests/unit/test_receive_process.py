@@ -14,7 +14,7 @@ import pytest
 import requests
 
 import idl
-from soraka import wire
+from soraka import thrift_call
 from tests.unit.receive_kit import uuid7
 from tests.unit.test_skim import encoded
 
@@ -129,7 +129,7 @@ def test_on_sigterm_a_call_is_finished_and_idle_connections_are_closed(receive: 
         slow.sendall(frame[20:])
         size = int.from_bytes(slow.recv(4), "big")
         answer = idl.soraka.Soraka.get_result()
-        protocol = wire.reader(slow.recv(size))
+        protocol = thrift_call.reader(slow.recv(size))
         assert protocol.read_message_begin()[0] == "get"
         protocol.read_struct(answer)
         assert answer.missing is not None
