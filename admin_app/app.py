@@ -121,7 +121,7 @@ def _add_operations(
     def healthz() -> Response:
         ok, report = healthy()
         if not ok:
-            raise Unavailable(f"a loop stands still: {encode(report)}")
+            raise Unavailable(f"a loop stands still: {encode(report).decode()}")
         return done(report).response()
 
     @app.get("/readyz")
@@ -142,7 +142,7 @@ def _add_operations(
         return Response(body, content_type=kind)
 
     @cache
-    def openapi_text() -> str:
+    def openapi_text() -> bytes:
         return encode(document(api.operations))
 
     @app.get("/openapi.json")

@@ -102,7 +102,7 @@ def _add_operations(
     def healthz() -> Response:
         ok, report = healthy()
         if not ok:
-            return refuse(Unavailable(f"a loop stands still: {encode(report)}")).response()
+            return refuse(Unavailable(f"a loop stands still: {encode(report).decode()}")).response()
         return done(report).response()
 
     @app.get("/readyz")
@@ -118,7 +118,7 @@ def _add_operations(
         return Response(body, content_type=kind)
 
     @cache
-    def openapi_text() -> str:
+    def openapi_text() -> bytes:
         return encode(document(limits))
 
     @app.get("/openapi.json")
@@ -179,13 +179,13 @@ class _Api:
         return operation
 
     def submit(self, data: dict[str, Any], caller: Caller) -> dict[str, str]:
-        return {"msgId": self._ingress.submit(schemas.submission(data), caller)}
+        return {"msgId": self._ingress.submit(self._parsed(data), caller)}
 
     def submit_batch(self, data: dict[str, Any], caller: Caller) -> list[dict[str, Any]]:
         """One answer each. Raises Unavailable when every one of them is to be sent again."""
         messages = load(schemas.BATCH, data)["messages"]
         rules.check_batch_size("messages", len(messages), self._limits)
-        answers = self._ingress.submit_batch(paced(map(_parsed, messages)), caller)
+        answers = self._ingress.submit_batch(paced(map(self._parsed_or_refused, messages)), caller)
         if all(isinstance(answer, Unavailable) for answer in answers):
             raise answers[0]  # type: ignore[misc]
         self._count_each(answers)
@@ -204,6 +204,15 @@ class _Api:
 
     def get(self, data: dict[str, Any], caller: Caller) -> dict[str, Any]:
         return shown(self._ingress.get(load(schemas.GET, data)["msg_id"], caller))
+
+    def _parsed(self, message: Any) -> Submission:
+        return schemas.submission(message, self._limits.max_params_bytes)
+
+    def _parsed_or_refused(self, message: Any) -> Submission | SorakaError:
+        try:
+            return self._parsed(message)
+        except InvalidParams as exc:
+            return exc
 
     def _caller(self, environ: Environ) -> Caller:
         """Raises NotAuthenticated, before a budget is touched."""
@@ -248,13 +257,6 @@ def _take_key(operation: str, data: dict[str, Any], environ: Environ) -> None:
     if data.get("idempotency_key") not in (None, key):
         raise InvalidParams("idempotency_key", "differs from the header Idempotency-Key")
     data["idempotency_key"] = key
-
-
-def _parsed(message: Any) -> Submission | SorakaError:
-    try:
-        return schemas.submission(message)
-    except InvalidParams as exc:
-        return exc
 
 
 def _item(answer: str | SorakaError) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """What a batch needs while it is being accepted: its topics once each, and a bound in time."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from soraka.errors import SorakaError, Unavailable
 from soraka.message import Message, Submission, Topic
@@ -12,7 +13,7 @@ BATCH_BUDGET_MS = 5_000
 topic takes its full deadline."""
 
 
-class Accepted(NamedTuple):
+class Accepted(Struct, frozen=True, gc=False):
     """What was asked for, and the message made of it. `append`: its record is yet to go into the
     log."""
 

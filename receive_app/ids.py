@@ -5,44 +5,46 @@ that is an hour behind, a cancel right after the submit would find no message.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 BACK_MS = 10_000
 """When the clock is set back by more, so are the ids: too far ahead of it they are refused."""
 _COUNTER_BITS = 12
 _SEED_BITS = 11
-_TAIL_BITS = 62
 _BLOCK = 256
-"""Random numbers for which the system is asked at once."""
+"""Ids for which the system is asked for random bits at once."""
 
 
 class Ids:
     """Each call gives an id that is unique, and sorts after the one before (RFC 9562, 6.2,
-    method 1: a counter behind the milliseconds that begins anywhere in its lower half)."""
+    method 1: a counter behind the milliseconds that begins anywhere in its lower half). It is
+    given the time, in ms since the epoch."""
 
-    def __init__(self, now_ms: Callable[[], int]) -> None:
-        self._now_ms = now_ms
-        self._random = _numbers()
+    def __init__(self) -> None:
+        self._tails = _tails()
         self._ms = 0
         self._counter = 0
+        self._head = ""
 
-    def __call__(self) -> str:
-        now = self._now_ms()
-        if now > self._ms or now < self._ms - BACK_MS:
-            self._ms, self._counter = now, self._bits(_SEED_BITS)
+    def __call__(self, now_ms: int) -> str:
+        if now_ms > self._ms or now_ms < self._ms - BACK_MS:
+            self._begin(now_ms)
         else:
             self._counter += 1
             if self._counter >> _COUNTER_BITS:
-                self._ms, self._counter = self._ms + 1, self._bits(_SEED_BITS)
-        head = self._ms << 16 | 0x7 << 12 | self._counter
-        text = f"{head << 64 | 0b10 << _TAIL_BITS | self._bits(_TAIL_BITS):032x}"
-        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+                self._begin(self._ms + 1)
+        return f"{self._head}{self._counter:03x}{next(self._tails)}"
 
-    def _bits(self, count: int) -> int:
-        return next(self._random) >> (64 - count)
+    def _begin(self, ms: int) -> None:
+        digits = f"{ms:012x}"
+        self._ms, self._head = ms, f"{digits[:8]}-{digits[8:]}-7"
+        self._counter = int(next(self._tails)[-3:], 16) >> (12 - _SEED_BITS)
 
 
-def _numbers() -> Iterator[int]:
-    """Random ones of 64 bits."""
+def _tails() -> Iterator[str]:
+    """The second halves of UUIDs, 62 bits of them random."""
     while True:
-        yield from memoryview(os.urandom(8 * _BLOCK)).cast("Q")
+        digits = os.urandom(8 * _BLOCK).hex()
+        for at in range(0, len(digits), 16):
+            variant = "89ab"[int(digits[at], 16) & 3]
+            yield f"-{variant}{digits[at + 1 : at + 4]}-{digits[at + 4 : at + 16]}"

@@ -23,8 +23,8 @@ from soraka.topics import check_name
 
 class Ingress:
     """`topics` gives the settings of a topic, raising TopicNotFound or making it, `known_topics`
-    never makes it; `encode` is `soraka.wire.encode`; `new_id` makes UUIDv7s; `early_ms` is that
-    of the store; `why_denied` says where no callback may go."""
+    never makes it; `encode` is `soraka.wire.encode`; `new_id` makes UUIDv7s of a moment;
+    `early_ms` is that of the store; `why_denied` says where no callback may go."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Ingress:
         known_topics: Callable[[str], Topic],
         clock: Clock,
         encode: Callable[[Message | Command], bytes],
-        new_id: Callable[[], str],
+        new_id: Callable[[int], str],
         limits: ReceiveConfig,
         early_ms: int,
         why_denied: rules.WhyDenied = lambda _host: None,
@@ -61,7 +61,7 @@ class Ingress:
             known_topics=known_topics,
             clock=clock,
             encode=encode,
-            new_id=new_id,
+            new_id=lambda: new_id(clock.now_ms()),
             early_ms=early_ms,
             counted=counted,
         )
@@ -69,7 +69,7 @@ class Ingress:
     def submit(self, submission: Submission, caller: Caller = ANYONE) -> str:
         """The message id. Raises InvalidParams, NotAllowed, TopicNotFound, KeyReused,
         Unavailable."""
-        accepted = self._accept(submission, self._topics, caller)
+        accepted = self._accept(submission, self._topics, caller, self._clock.now_ms())
         if submission.idempotency_key is not None:
             (found,) = self._with_keys([accepted], caller)
             if isinstance(found, SorakaError):
@@ -85,10 +85,11 @@ class Ingress:
     ) -> list[str | SorakaError]:
         """For each item its message id or its error, in order; errors given pass through.
 
-        One append per topic; when it fails, every message of that topic gets its error.
+        Delays count from one moment. One append per topic; when it fails, every message of that
+        topic gets its error.
         """
-        topics = TopicMemo(self._topics, self._clock)
-        answers = [self._accepted(item, topics, caller) for item in items]
+        topics, now = TopicMemo(self._topics, self._clock), self._clock.now_ms()
+        answers = [self._accepted(item, topics, caller, now) for item in items]
         self._use_keys(answers, caller)
         for topic, records in to_append(answers).items():
             error = self._append_group(topic, list(records.values()), topics)
@@ -132,16 +133,15 @@ class Ingress:
         caller.check(Right.COMMAND, topic)
 
     def _accept(
-        self, submission: Submission, topics: Callable[[str], Topic], caller: Caller
+        self, submission: Submission, topics: Callable[[str], Topic], caller: Caller, now: int
     ) -> Accepted:
-        now = self._clock.now_ms()
         rules.check_submission(submission, self._limits, now, self._early_ms, self._why_denied)
         caller.check(Right.SUBMIT, submission.topic)
         # last: this may create the topic
         topic = topics(submission.topic)
         retry_ms = submission.retry_ms
         message = Message(
-            msg_id=submission.msg_id or self._new_id(),
+            msg_id=submission.msg_id or self._new_id(now),
             topic=submission.topic,
             created_at=now,
             due_at=_due_at(submission, now),
@@ -152,12 +152,12 @@ class Ingress:
         return Accepted(submission, topic, message, self._record(message))
 
     def _accepted(
-        self, item: Submission | SorakaError, topics: TopicMemo, caller: Caller
+        self, item: Submission | SorakaError, topics: TopicMemo, caller: Caller, now: int
     ) -> Accepted | SorakaError:
         if isinstance(item, SorakaError):
             return item
         try:
-            return self._accept(item, topics, caller)
+            return self._accept(item, topics, caller, now)
         except SorakaError as exc:
             return exc
 
@@ -193,7 +193,7 @@ class Ingress:
         record = asked.record
         if given.msg_id != record.key:
             record = self._record(replace(asked.message, msg_id=given.msg_id))
-        return asked._replace(record=record, append=given.append)
+        return replace(asked, record=record, append=given.append)
 
     def _append_group(
         self, topic: str, records: list[Record], topics: TopicMemo

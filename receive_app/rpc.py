@@ -61,7 +61,7 @@ class Handler:
 
     def submit(self, submission: Any) -> str:
         def act() -> str:
-            return self._ingress.submit(_submission(submission), self._caller())
+            return self._ingress.submit(self._parsed(submission), self._caller())
 
         return self._answer("submit", act)
 
@@ -106,7 +106,16 @@ class Handler:
         caller = self._caller()
         items: Sequence[Any] = _given("submissions", submissions)
         rules.check_batch_size("submissions", len(items), self._limits)
-        return self._ingress.submit_batch(paced(map(_parsed, items)), caller)
+        return self._ingress.submit_batch(paced(map(self._parsed_or_refused, items)), caller)
+
+    def _parsed(self, struct: Any) -> Submission:
+        return _submission(struct, self._limits.max_params_bytes)
+
+    def _parsed_or_refused(self, struct: Any) -> Submission | SorakaError:
+        try:
+            return self._parsed(struct)
+        except InvalidParams as exc:
+            return exc
 
     def _answer(self, operation: str, act: Callable[[], T], *, counted: bool = True) -> T:
         try:
@@ -150,13 +159,6 @@ def _field(name: str) -> str:
     return f"retry_delays{dot}{rest}" if head == "retry" else name
 
 
-def _parsed(struct: Any) -> Submission | SorakaError:
-    try:
-        return _submission(struct)
-    except InvalidParams as exc:
-        return exc
-
-
 def _result(answer: str | SorakaError) -> Any:
     if isinstance(answer, str):
         return _t.SubmitResult(ec=SUCCESS, em="success", msg_id=answer)
@@ -164,12 +166,12 @@ def _result(answer: str | SorakaError) -> Any:
     return _t.SubmitResult(ec=answer.code, em=em)
 
 
-def _submission(struct: Any) -> Submission:
+def _submission(struct: Any, max_params_bytes: int) -> Submission:
     _given("submission", struct)
     retry = struct.retry_delays
     return Submission(
         topic=_text("topic_name", struct.topic_name),
-        callback=_callback(_given("callback", struct.callback)),
+        callback=_callback(_given("callback", struct.callback), max_params_bytes),
         delay_ms=struct.delay_time,
         deliver_at=struct.deliver_at,
         ttr_ms=DEFAULT_TTR_MS if struct.ttr is None else struct.ttr,
@@ -179,16 +181,16 @@ def _submission(struct: Any) -> Submission:
     )
 
 
-def _callback(struct: Any) -> Callback:
+def _callback(struct: Any, max_params_bytes: int) -> Callback:
     _given("callback.request_type", struct.request_type)
     _text("callback.url", struct.url)
-    if struct.params is not None:
-        _text("callback.params", struct.params)
+    params = _text_or_none("callback.params", struct.params)
     try:
         method = _METHODS[struct.request_type]
     except KeyError as exc:
         raise InvalidParams("callback.request_type", "must be GET or POST") from exc
-    return Callback(method=method, url=struct.url, params=struct.params)
+    text = rules.params_text(params, method, max_params_bytes)
+    return Callback(method=method, url=struct.url, params=text)
 
 
 def _ids(topic_name: Any, msg_id: Any, command_id: Any) -> tuple[str, str, str | None]:

@@ -162,19 +162,19 @@ ADD_TIME = AddTimeSchema()
 GET = GetSchema()
 
 
-def submission(data: Any) -> Submission:
-    """Of a JSON object. Raises InvalidParams; ranges are not yet checked."""
+def submission(data: Any, max_params_bytes: int) -> Submission:
+    """Of a JSON object. Raises InvalidParams; but for params, ranges are not yet checked."""
     if not isinstance(data, Mapping):
         raise InvalidParams("message", "must be a JSON object")
     got = load(SUBMISSION, data)
     callback, ttr, retry = got["callback"], got.get("ttr"), got.get("retry")
-    params = callback.get("params")
+    method = callback["request_type"].upper()
     return Submission(
         topic=got["topic_name"],
         callback=Callback(
-            method=callback["request_type"].upper(),
+            method=method,
             url=callback["url"],
-            params=None if params is None else params_text(params),
+            params=params_text(callback.get("params"), method, max_params_bytes),
         ),
         delay_ms=got.get("delay_time"),
         deliver_at=got.get("deliver_at"),

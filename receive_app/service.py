@@ -103,7 +103,7 @@ class Service:
                 known_topics=parts.topics.find,
                 clock=parts.clock,
                 encode=wire.encode,
-                new_id=Ids(parts.clock.now_ms),
+                new_id=Ids(),
                 limits=parts.config.receive,
                 early_ms=parts.config.store.early_ms,
                 why_denied=parts.config.outbound.destinations().why_host_denied,

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import msgspec
 from flask import Response
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from werkzeug.http import HTTP_STATUS_CODES
@@ -18,7 +19,15 @@ from soraka.errors import InvalidParams, SorakaError
 SUCCESS = 200
 SYSTEM_ERROR = "system error"
 
-encode = json.JSONEncoder(separators=(",", ":")).encode
+_encoder = msgspec.json.Encoder()
+
+
+def encode(value: Any) -> bytes:
+    """As JSON."""
+    try:
+        return _encoder.encode(value)
+    except UnicodeEncodeError:  # half of a surrogate pair, in a name that a client gave
+        return json.dumps(value).encode()
 
 
 class Answer(NamedTuple):
@@ -40,7 +49,7 @@ class Answer(NamedTuple):
 
 def answer(ec: int, em: str, result: Any, status: int = 200, **headers: str) -> Answer:
     """`headers` have underscores for dashes."""
-    body = encode({"ec": ec, "em": em, "result": result}).encode()
+    body = encode({"ec": ec, "em": em, "result": result})
     named = tuple((name.replace("_", "-"), value) for name, value in headers.items())
     return Answer(status, body, named)
 

@@ -88,7 +88,7 @@ class Kit:
             known_topics=self.parts.topics.find,
             clock=self.parts.clock,
             encode=wire.encode,
-            new_id=lambda: uuid7(self.now_ms()),
+            new_id=uuid7,
             limits=self.config.receive,
             early_ms=self.config.store.early_ms,
             why_denied=self.config.outbound.destinations().why_host_denied,

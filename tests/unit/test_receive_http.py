@@ -170,7 +170,7 @@ def test_cancel_and_add_time(kit: Kit) -> None:
 def _submission(kit: Kit) -> Any:
     from receive_app.schemas import submission
 
-    return submission(message())
+    return submission(message(), 1000)
 
 
 def test_a_batch_answers_each(kit: Kit) -> None:
