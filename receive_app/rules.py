@@ -111,8 +111,9 @@ def check_callback(callback: Callback, limits: ReceiveConfig, why_denied: WhyDen
         raise InvalidParams("callback.url", why)
 
 
+@lru_cache(maxsize=1024)
 def check_url(url: str, max_length: int) -> str:
-    """Its host."""
+    """Its host. Of those who submit most have one URL, or few."""
     if len(url) > max_length:
         raise InvalidParams("callback.url", f"must be at most {max_length} characters")
     if match := _URL.fullmatch(url):
@@ -125,7 +126,6 @@ def check_url(url: str, max_length: int) -> str:
     raise InvalidParams("callback.url", "must begin with http:// or https://")
 
 
-@lru_cache(maxsize=1024)
 def _host_of(authority: str) -> str:
     if "@" in authority:
         raise InvalidParams("callback.url", "must not hold a user name or password")

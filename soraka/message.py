@@ -12,6 +12,7 @@ import uuid
 from binascii import crc32
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -234,8 +235,14 @@ def id_time_ms(msg_id: str) -> int | None:
 def part_of(key: str, parts: int) -> int:
     """Which of `parts` a key is in. The ids made within SLICE_MS are in one, so that what comes
     together is written, read and stored together; the slices take turns."""
+    of_id = _slice_of(key[:13]) if len(key) == ID_LENGTH else None
+    return (crc32(key.encode()) if of_id is None else of_id) % parts
+
+
+@lru_cache(256)
+def _slice_of(digits: str) -> int | None:
+    """By how an id begins."""
     try:
-        made_at = int(key[:8] + key[9:13], 16) if len(key) == ID_LENGTH else None
+        return int(digits[:8] + digits[9:], 16) // SLICE_MS
     except ValueError:
-        made_at = None
-    return (crc32(key.encode()) if made_at is None else made_at // SLICE_MS) % parts
+        return None

@@ -11,7 +11,7 @@ from soraka.errors import DecodeError
 from soraka.message import Command, Message
 
 VERSION = b"\x03"
-"""1 were Thrift structs; 2 begins a bundle, see `kafka_bundle.py`."""
+"""1 and 2 were other forms; 4 begins a bundle, see `kafka_bundle.py`."""
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message | Command] = msgspec.msgpack.Decoder(Message | Command)
 

@@ -27,7 +27,7 @@ def held_by(record: Record) -> int:
 
 
 class Bundle:
-    """Records of one partition of a Kafka topic. `held` is in bytes."""
+    """Records of one partition of a Kafka topic. `held` is how many bytes."""
 
     def __init__(self, topic: str, partition: int, limit_s: float) -> None:
         """Without an answer in that time it is taken for lost."""
@@ -35,7 +35,7 @@ class Bundle:
         self.partition = partition
         self.records: list[Record] = []
         self.held = BUNDLE_OVERHEAD
-        self._size = 0
+        self._bytes = 0
         self._until = time.monotonic() + limit_s
         self._timer = gevent.get_hub().loop.timer(limit_s)
         self._timer.start(self._end)
@@ -43,15 +43,15 @@ class Bundle:
         self._is_durable = False
         self._ended = Event()
 
-    def takes(self, record: Record) -> bool:
-        """Whether there is room for one more."""
-        size = self._size + len(record.key) + len(record.value)
-        return len(self.records) < MAX_RECORDS and size <= MAX_BYTES
-
-    def add(self, record: Record) -> None:
+    def add(self, record: Record) -> bool:
+        """False when there is no room for it; for the first there always is."""
+        size = len(record.key) + len(record.value)
+        self._bytes += size
+        if self.records and (self._bytes > MAX_BYTES or len(self.records) >= MAX_RECORDS):
+            return False
         self.records.append(record)
-        self._size += len(record.key) + len(record.value)
-        self.held += held_by(record)
+        self.held += size + RECORD_OVERHEAD
+        return True
 
     def answer(self, answer: object) -> None:
         """What Kafka said of it: an exception, or something else when it is durable. What it
@@ -95,30 +95,28 @@ class Gather:
     def add(
         self, topic: str, records: Iterable[tuple[int, Record]], *, alone: bool = False
     ) -> tuple[list[Bundle], int]:
-        """The bundles that have the `records`, each given with its partition, and by how much
-        what is held has grown. `alone`: each has a bundle of its own. Yields only when all are
-        in one."""
+        """The bundles that have the `records`, each given with its partition, and how many of
+        them are new. `alone`: each has a bundle of its own. Yields only when all are in one."""
         used: dict[Bundle, None] = {}
         ready: list[Bundle] = []
-        held = 0
+        begun = 0
         for partition, record in records:
             bundle = None if alone else self._open.get((topic, partition))
-            if bundle is None or not bundle.takes(record):
+            if bundle is None or not bundle.add(record):
                 if bundle is not None:
                     self._busy.add(topic)
                     ready.append(bundle)
                 bundle = Bundle(topic, partition, self._limit_s)
-                held += BUNDLE_OVERHEAD
+                bundle.add(record)
+                begun += 1
                 if alone:
                     ready.append(bundle)
                 else:
                     self._begin(bundle)
-            bundle.add(record)
-            held += held_by(record)
             used[bundle] = None
         for bundle in ready:
             self._send(bundle)
-        return list(used), held
+        return list(used), begun
 
     def flush(self) -> None:
         """Sends all that waits for more."""

@@ -81,8 +81,8 @@ class DurableProducer:
             with translated():
                 partitions = self._partitions(topic, deadline)
                 placed = [(part_of(record.key, partitions), record) for record in records]
-                bundles, held = self._gather.add(topic, placed, alone=alone)
-                self._inflight_bytes += held - reserved
+                bundles, begun = self._gather.add(topic, placed, alone=alone)
+                self._inflight_bytes += (begun - 1) * BUNDLE_OVERHEAD
                 reserved = 0
                 for bundle in bundles:
                     bundle.wait(deadline)
@@ -120,7 +120,7 @@ class DurableProducer:
             _close(producer, self._timeout_s)
 
     def _reserve(self, records: Sequence[Record]) -> int:
-        """Bytes, for as long as it is not known what will hold them."""
+        """Bytes of the records and one bundle, until it is known what will hold them."""
         needed = sum(map(held_by, records)) + BUNDLE_OVERHEAD
         if self._inflight_bytes + needed > self._max_inflight_bytes:
             raise LogUnavailable(f"{self._inflight_bytes} bytes are in flight already")

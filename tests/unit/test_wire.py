@@ -45,7 +45,7 @@ def test_golden_bytes(record: Message | Command, golden: bytes) -> None:
 @settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_garbage_is_a_decode_error_with_its_bytes(data: bytes) -> None:
-    for tried in (b"\x02" + data, wire.VERSION + data + b"\xff"):
+    for tried in (b"\x04" + data, wire.VERSION + data + b"\xff"):
         with pytest.raises(DecodeError) as refused:
             wire.decode(tried)
         assert refused.value.data == tried
