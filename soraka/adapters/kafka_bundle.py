@@ -3,7 +3,7 @@
 A record costs kafka-python 20 to 30 µs at each end, more than all else that is done with it. So
 what is appended at one moment to one partition travels as one. Pure.
 
-A bundle is the byte 4, then as MessagePack an array of up to 100 records, each an array of its key
+A bundle is the byte 4, then as MessagePack an array of up to 400 records, each an array of its key
 and its value. What begins otherwise is one record of its own, and so is what only looks like a
 bundle: other producers may write to a topic, too.
 """
@@ -15,8 +15,8 @@ import msgspec
 
 from soraka.ports import Logged, Record
 
-MAX_RECORDS = 100
-MAX_BYTES = 64 << 10
+MAX_RECORDS = 400
+MAX_BYTES = 128 << 10
 """A larger record is alone."""
 HEAD = b"\x04"
 """`wire.VERSION` is another."""
