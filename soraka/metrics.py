@@ -112,7 +112,7 @@ class Metrics:
         )
         self.log_lag = Gauge(
             "soraka_log_lag_records",
-            "Log records not yet read, each of up to 100 messages",
+            "Log records not yet read, each of up to 400 messages",
             registry=r,
         )
         self.reassigned = Counter(

@@ -176,7 +176,7 @@ class Driver:
 @pytest.fixture
 def producer() -> Any:
     made: Any = DurableProducer(
-        connection={}, timeout_ms=100, max_inflight_bytes=200_000, client_id="c"
+        connection={}, timeout_ms=100, max_inflight_bytes=400_000, client_id="c"
     )
     made._producer = made._network = Driver()
     return made
@@ -213,10 +213,10 @@ def test_bytes_are_held_until_the_driver_lets_go(producer: Any) -> None:
 
 def test_who_waits_for_the_connection_holds_bytes_too(producer: Any) -> None:
     producer._producer, producer._connecting = None, gevent.spawn(gevent.sleep, 0.05)
-    waiting = [gevent.spawn(producer.append, "t", [Record("k", bytes(50_000))]) for _ in range(10)]
+    waiting = [gevent.spawn(producer.append, "t", [Record("k", bytes(50_000))]) for _ in range(20)]
     gevent.sleep(0.02)
-    assert sum(greenlet.ready() for greenlet in waiting) == 7
-    assert 150_000 < producer._inflight_bytes < 200_000
+    assert sum(greenlet.ready() for greenlet in waiting) == 13
+    assert 350_000 < producer._inflight_bytes < 400_000
     gevent.joinall(waiting, timeout=1)
     assert producer._inflight_bytes == 0
 
