@@ -26,7 +26,6 @@ from bench.store import PARAMS, SETTINGS, URL  # noqa: E402
 from soraka.adapters.redis_store import RedisStore  # noqa: E402
 from soraka.message import DAY_MS, Callback, Command, CommandKind, Message, State  # noqa: E402
 from soraka.ports import Ended, Lease, NewMessage, Outcome, Query, Sample  # noqa: E402
-from soraka.wire import encode  # noqa: E402
 
 TOPICS = [f"topic-{i}" for i in range(100)]
 OWNERS = [f"10.0.0.{i}:30002" for i in range(1, 9)]
@@ -77,7 +76,7 @@ class Filler:
     def _schedule(self, size: int, due_at: Callable[[], int]) -> list[Message]:
         """Out of turn: with no position of the log to join on, several batches go at once."""
         messages = [self._message(due_at()) for _ in range(size)]
-        entries = [NewMessage(0, m, self._chance.choice(OWNERS), encode(m)) for m in messages]
+        entries = [NewMessage(0, m, self._chance.choice(OWNERS)) for m in messages]
         self._store.schedule("bench", (-1,) * SHARDS, -1, entries)
         return messages
 

@@ -57,11 +57,10 @@ class Bench:
 
     def run(self, count: int) -> None:
         messages = _messages(count)
-        bodies = [encode(m) for m in messages]
         ids = [m.msg_id for m in messages]
-        print(f"{count} messages of {len(bodies[0])} bytes, batches of {self._batch}")
+        print(f"{count} messages of {len(encode(messages[0]))} bytes, batches of {self._batch}")
         empty = self._size()
-        self._timed("schedule", count, lambda: self._schedule(messages, bodies))
+        self._timed("schedule", count, lambda: self._schedule(messages))
         print(f"memory    {(self._size() - empty) / count:8.0f} bytes per pending message")
         self._timed("due", count, lambda: self._due(count))
         self._timed("claim", count, lambda: self._claim(ids))
@@ -75,10 +74,10 @@ class Bench:
         client, waited, served = (1e6 * s / count for s in (cpu, wall, server))
         print(f"{name:9} {client:8.1f} client {waited:8.1f} wall {served:8.1f} server  µs/message")
 
-    def _schedule(self, messages: Sequence[Message], bodies: Sequence[bytes]) -> None:
+    def _schedule(self, messages: Sequence[Message]) -> None:
         positions = self._store.positions("p")
         for at in _steps(len(messages), self._batch):
-            entries = [NewMessage(i, messages[i], OWNER, bodies[i]) for i in at]
+            entries = [NewMessage(i, messages[i], OWNER) for i in at]
             positions = self._store.schedule("p", positions, at[-1], entries)
 
     def _due(self, count: int) -> None:

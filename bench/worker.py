@@ -28,7 +28,6 @@ from bench.targets import SinkProcess, sink_running  # noqa: E402
 from soraka.adapters.redis_store import RedisStore  # noqa: E402
 from soraka.message import Callback, Message  # noqa: E402
 from soraka.ports import NewMessage  # noqa: E402
-from soraka.wire import encode  # noqa: E402
 
 LEAD_MS = 4000
 AT_ONCE = 500
@@ -81,7 +80,7 @@ def _put(store: RedisStore, url: str, owner: str, dues: Sequence[int]) -> None:
                 ttr_ms=5000,
                 callback=callback,
             )
-            entries.append(NewMessage(at, message, owner, encode(message)))
+            entries.append(NewMessage(at, message, owner))
         positions = store.schedule("p", positions, entries[-1].position, entries)
 
 

@@ -285,5 +285,5 @@ def _parts(records: Sequence[Logged]) -> Iterator[Sequence[Logged]]:
 def _entry(logged: Logged, choose: Callable[[str], str]) -> Entry:
     record = wire.decode(logged.value)
     if isinstance(record, Message):
-        return NewMessage(logged.position, record, choose(record.topic), logged.value)
+        return NewMessage(logged.position, record, choose(record.topic))
     return NewCommand(logged.position, record)

@@ -103,7 +103,7 @@ def rebuild(
             commands.add(record)
         undecodable += record is None
     done = Rebuilt(undecodable=undecodable)
-    messages = ((r, raw) for r, raw in _with_bytes(log.replay(since_ms)) if isinstance(r, Message))
+    messages = (r for r in _records(log.replay(since_ms)) if isinstance(r, Message))
     while page := list(islice(messages, AT_ONCE)):
         done = _restore(page, commands, store, due_after_ms, done, dry_run=dry_run)
         told(done)
@@ -111,7 +111,7 @@ def rebuild(
 
 
 def _restore(
-    page: Sequence[tuple[Message, bytes]],
+    page: Sequence[Message],
     commands: _Commands,
     store: FullStore,
     due_after_ms: int,
@@ -119,10 +119,10 @@ def _restore(
     *,
     dry_run: bool,
 ) -> Rebuilt:
-    held = [(m, raw) for m, raw in page if not commands.cancel(m)]
-    wanted = [(m, raw) for m, raw in held if commands.due_at(m) >= due_after_ms]
-    known = store.get([m.msg_id for m, _ in wanted])
-    missing = [pair for pair, stored in zip(wanted, known, strict=True) if stored is None]
+    held = [m for m in page if not commands.cancel(m)]
+    wanted = [m for m in held if commands.due_at(m) >= due_after_ms]
+    known = store.get([m.msg_id for m in wanted])
+    missing = [m for m, stored in zip(wanted, known, strict=True) if stored is None]
     if missing and not dry_run:
         unread = (-1,) * len(store.positions(OUT_OF_TURN))
         store.schedule(OUT_OF_TURN, unread, -1, list(_entries(missing, commands)))
@@ -136,25 +136,21 @@ def _restore(
     )
 
 
-def _entries(missing: Sequence[tuple[Message, bytes]], commands: _Commands) -> Iterator[Entry]:
+def _entries(missing: Sequence[Message], commands: _Commands) -> Iterator[Entry]:
     """A message with its commands in one step: it may be due without its added times. It is not
     dead, so a redrive has nothing to do."""
-    for message, raw in missing:
-        yield NewMessage(0, message, NO_OWNER, raw)
+    for message in missing:
+        yield NewMessage(0, message, NO_OWNER)
         for command in commands.of(message):
             if command.kind is not CommandKind.REDRIVE:
                 yield NewCommand(0, command)
 
 
-def _with_bytes(batches: Iterator[Batch]) -> Iterator[tuple[Message | Command | None, bytes]]:
+def _records(batches: Iterator[Batch]) -> Iterator[Message | Command | None]:
+    """None for one that cannot be decoded."""
     for batch in batches:
         for logged in batch.records:
             try:
-                yield wire.decode(logged.value), logged.value
+                yield wire.decode(logged.value)
             except DecodeError:
-                yield None, logged.value
-
-
-def _records(batches: Iterator[Batch]) -> Iterator[Message | Command | None]:
-    """None for one that cannot be decoded."""
-    return (record for record, _ in _with_bytes(batches))
+                yield None

@@ -5,8 +5,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from soraka import wire
-from soraka.errors import DecodeError, InvalidParams
+from soraka.errors import InvalidParams
 from soraka.message import Message
 from soraka.ports import Claim, Clock, Ended, Outcome
 from soraka.signing import Signer
@@ -78,11 +77,10 @@ class Calls:
 
     def run(self, msg_id: str, claim: Claim) -> Settling:
         """Makes the call if host, topic and lease allow it. Raises nothing of the outside world."""
-        try:
-            message = wire.decode_message(claim.body)
-        except DecodeError as exc:
-            return self._done(msg_id, claim, Done("", Ended.DEAD, str(exc)), 0)
-        return self._with(message, claim)
+        if claim.message is None:
+            reason = "what the store has of the message cannot be read"
+            return self._done(msg_id, claim, Done("", Ended.DEAD, reason), 0)
+        return self._with(claim.message, claim)
 
     def _with(self, message: Message, claim: Claim) -> Settling:
         if self._is_paused(message.topic):

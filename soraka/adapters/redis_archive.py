@@ -8,9 +8,10 @@ import gevent
 
 from soraka.adapters.id_span import IdSpan, id_span
 from soraka.adapters.redis_args import pairs, triples
+from soraka.adapters.redis_ids import full, short_span
 from soraka.adapters.redis_node import Arg
 from soraka.adapters.redis_record import STATES, history_in, place_of, stored_of
-from soraka.adapters.redis_scripts import prefix
+from soraka.adapters.redis_scripts import prefix, records
 from soraka.adapters.redis_send import surely_not_run
 from soraka.adapters.redis_shards import RedisShards
 from soraka.errors import DecodeError
@@ -37,9 +38,13 @@ that one with all values of an hour takes."""
 
 
 class _Entry(NamedTuple):
-    msg_id: str
+    short_id: bytes
     topic: bytes
     state: State
+
+    @property
+    def msg_id(self) -> str:
+        return full(self.short_id)
 
 
 class RedisArchive(RedisShards):
@@ -160,22 +165,23 @@ class RedisArchive(RedisShards):
         quota = self._quota(limit)
         replies = self._redis.run("search", list(self._searches(query, span, quota)))
         lists = [
-            [_Entry(i.decode(), topic, STATES[int(state)]) for i, topic, state in triples(reply)]
+            [_Entry(i, topic, STATES[int(state)]) for i, topic, state in triples(reply)]
             for reply in replies
         ]
         entries = sorted((entry for found in lists for entry in found), reverse=True)
         # Of a list that gave all it was asked for, nothing is known beyond its last entry.
-        full = [found[-1].msg_id for found in lists if len(found) == quota]
-        known_to = max(full, default="")
-        page = [entry for entry in entries if entry.msg_id >= known_to][:limit]
-        more = full or len(page) < len(entries)
+        ends = [found[-1].short_id for found in lists if len(found) == quota]
+        known_to = max(ends, default=b"")
+        page = [entry for entry in entries if entry.short_id >= known_to][:limit]
+        more = ends or len(page) < len(entries)
         return page, page[-1].msg_id if more else ""
 
     def _searches(
         self, query: Query, span: IdSpan, quota: int
     ) -> Iterator[tuple[int, Sequence[Arg]]]:
         states = "".join(str(STATES.index(state)) for state in query.states)
-        head = ("", f"[{span.low}", f"({span.high}", quota, states)
+        low, high = short_span(span)
+        head = ("", b"[" + low, b"(" + high, quota, states)
         step = max(1, LISTS_AT_ONCE // len(states))
         for at in range(0, len(query.topics), step):
             yield from self._on_all(*head, *query.topics[at : at + step])
@@ -188,7 +194,7 @@ class RedisArchive(RedisShards):
                 if raw is None or place_of(raw) != (entry.topic, entry.state):
                     stale.append(entry)
                 else:
-                    yield stored_of(raw)
+                    yield stored_of(entry.msg_id, raw)
             except DecodeError:
                 continue
         self._correct(stale)
@@ -197,7 +203,7 @@ class RedisArchive(RedisShards):
         calls: dict[int, list[Arg]] = {}
         for entry in stale:
             into = calls.setdefault(self._shard_of(entry.msg_id), [""])
-            into += (entry.topic, STATES.index(entry.state), entry.msg_id)
+            into += (entry.topic, STATES.index(entry.state), entry.short_id)
         self._redis.run("correct", list(calls.items()))
 
     def _raws(self, msg_ids: Sequence[str]) -> list[bytes | None]:
@@ -208,10 +214,7 @@ class RedisArchive(RedisShards):
             for shard, at in self._by_shard(msg_ids).items()
             for i in range(0, len(at), RECORDS_AT_ONCE)
         ]
-        commands = [
-            (shard, ("MGET", *(f"{prefix(shard)}m:{msg_ids[i]}" for i in at)))
-            for shard, at in parts
-        ]
+        commands = [records(shard, [msg_ids[i] for i in at]) for shard, at in parts]
         for (_, at), reply in zip(parts, self._redis.read(commands), strict=True):
             for i, raw in zip(at, reply, strict=True):
                 found[i] = raw

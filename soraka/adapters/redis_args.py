@@ -4,29 +4,32 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from soraka.adapters.redis_history import note_of
-from soraka.adapters.redis_node import Arg
+from soraka.adapters.redis_ids import full, short
 from soraka.adapters.redis_record import new_record
+from soraka.adapters.redis_scripts import OwnArg, as_text
 from soraka.message import Command, id_time_ms
-from soraka.ports import DueId, NewCommand, NewMessage, Outcome
+from soraka.ports import DueId, Move, NewCommand, NewMessage, Outcome
 
 REASON_CHARS = 1000
 
 
-def message_args(entry: NewMessage) -> tuple[Arg, ...]:
-    message = entry.message
-    head = ("message", entry.position, message.msg_id, entry.owner, message.due_at)
-    return (*head, message.topic, new_record(entry))
+def message_args(entry: NewMessage) -> tuple[OwnArg, ...]:
+    m = entry.message
+    # where Lua only passes it on, a number costs it 1 us, a text nothing
+    due = str(m.due_at)
+    record = as_text(new_record(entry))
+    return (entry.position, _short(m.msg_id), record, entry.owner, due, m.topic, "")
 
 
-def logged_args(entry: NewCommand) -> tuple[Arg, ...]:
+def logged_args(entry: NewCommand) -> tuple[OwnArg, ...]:
     c = entry.command
-    return (c.kind.value, entry.position, c.msg_id, c.command_id, c.add_ms, c.topic, "")
+    return (entry.position, _short(c.msg_id), "", c.kind.value, c.add_ms, c.topic, c.command_id)
 
 
-def command_args(c: Command) -> tuple[Arg, ...]:
+def command_args(c: Command) -> tuple[OwnArg, ...]:
     made = id_time_ms(c.msg_id)
     return (
-        c.msg_id,
+        _short(c.msg_id),
         -1 if made is None else made,
         c.command_id,
         c.kind.value,
@@ -35,9 +38,21 @@ def command_args(c: Command) -> tuple[Arg, ...]:
     )
 
 
-def outcome_args(o: Outcome) -> tuple[Arg, ...]:
-    reason = o.reason[:REASON_CHARS]
-    return (o.msg_id, *o.lease, o.ended.value, o.delay_ms, reason, note_of(o))
+def outcome_args(o: Outcome) -> tuple[OwnArg, ...]:
+    reason, note = o.reason[:REASON_CHARS], as_text(note_of(o))
+    return (_short(o.msg_id), *o.lease, o.ended.value, o.delay_ms, reason, note)
+
+
+def move_args(move: Move) -> tuple[OwnArg, ...]:
+    return (_short(move.msg_id), move.source, move.target)
+
+
+def claim_args(msg_ids: Iterable[str]) -> list[OwnArg]:
+    return list(map(_short, msg_ids))
+
+
+def _short(msg_id: str) -> str:
+    return short(msg_id).decode()
 
 
 def pairs(reply: Sequence[Any]) -> Iterable[tuple[Any, Any]]:
@@ -50,7 +65,7 @@ def triples(reply: Sequence[Any]) -> Iterable[tuple[Any, Any, Any]]:
 
 def scored(reply: Sequence[bytes]) -> Iterable[DueId]:
     """Source: ZRANGE WITHSCORES."""
-    return (DueId(int(float(score)), member.decode()) for member, score in pairs(reply))
+    return (DueId(int(float(score)), full(member)) for member, score in pairs(reply))
 
 
 def in_order(by_shard: Mapping[int, Sequence[int]], replies: Sequence[Sequence[Any]]) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from soraka.adapters.redis_node import Arg
+from soraka.adapters.redis_scripts import OwnArg
 from soraka.adapters.redis_shards import RedisShards
 from soraka.ports import KeptKey
 
@@ -13,13 +13,14 @@ class RedisKeys(RedisShards):
     def keep_keys(self, keys: Sequence[KeptKey], window_ms: Sequence[int]) -> list[KeptKey]:
         """A full Redis takes none."""
         asked = list(zip(keys, window_ms, strict=True))
-        found = self._each("keep_keys", ("",), asked, _args)
+        names = [kept.key for kept in keys]
+        found = self._each("keep_keys", ("",), asked, names, _args)
         return [
             KeptKey(kept.key, *value.decode().split(" "))
             for kept, value in zip(keys, found, strict=True)
         ]
 
 
-def _args(asked: tuple[KeptKey, int]) -> tuple[Arg, ...]:
+def _args(asked: tuple[KeptKey, int]) -> tuple[OwnArg, ...]:
     kept, window_ms = asked
     return kept.key, f"{kept.msg_id} {kept.digest}", window_ms

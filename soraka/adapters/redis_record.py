@@ -1,48 +1,71 @@
-"""A record of the Redis store as bytes; the layout is that of `lua/common.lua`. Pure."""
+"""A record of the Redis store as bytes; the layout is that of `lua/common.lua`. Pure.
+
+The body is what neither Lua nor the head of the record needs, as an array of MessagePack.
+"""
 
 import struct
 
+import msgspec
+
 from soraka.adapters.redis_history import history_of
 from soraka.errors import DecodeError
-from soraka.message import Attempt, State, Stored
+from soraka.message import Attempt, Callback, Message, Method, State, Stored
 from soraka.ports import Claim, ClaimKind, NewMessage
-from soraka.wire import decode_message
 
 # layout, state, due_at, not_before, lease_until, attempt, tries, releases, finished_at, ttr_ms, and
 # the sizes of what follows: owner, topic, commands, reason, body; the history is the rest
-HEAD = struct.Struct("<BBQQQIIHQQHIIII")
-LAYOUT = 4
+HEAD = struct.Struct("<BBQQQIHHQIHHHHI")
+LAYOUT = 5
 """Another number for each layout there was; 0 to 3 began records that had none."""
 STATES = (State.PENDING, State.SUCCEEDED, State.CANCELLED, State.DEAD)
 _KINDS = (ClaimKind.GONE, ClaimKind.LATER, ClaimKind.BUSY)
 _FIRE = 3
 _EMPTY = Claim(ClaimKind.GONE)
+UNSAID_RETRY_MS = (1_000, 10_000, 60_000, 300_000, 3_000_000)
+"""What most messages have is not written. For good, whatever the default becomes: there are
+records that say it by saying nothing."""
+
+
+class _Body(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """`made_ms` is from the time of the id until the message was made, `delay_ms` from then until
+    it was due at first: small numbers take fewer bytes."""
+
+    made_ms: int
+    delay_ms: int
+    is_post: bool
+    url: str
+    params: str | None
+    retry_ms: tuple[int, ...] | None
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decoder = msgspec.msgpack.Decoder(_Body)
 
 
 def new_record(new: NewMessage) -> bytes:
     """The record of a message never claimed."""
     message = new.message
-    owner, topic = new.owner.encode(), message.topic.encode()
-    sizes = (len(owner), len(topic), 0, 0, len(new.body))
+    owner, topic, body = new.owner.encode(), message.topic.encode(), _body_of(message)
+    sizes = (len(owner), len(topic), 0, 0, len(body))
     head = HEAD.pack(LAYOUT, 0, message.due_at, 0, 0, 0, 0, 0, 0, message.ttr_ms, *sizes)
-    return b"".join((head, owner, topic, new.body))
+    return b"".join((head, owner, topic, body))
 
 
-def claim_of(kind: int, rest: int | bytes, life: str, free_at: int) -> Claim:
+def claim_of(msg_id: str, kind: int, rest: int | bytes, life: str, free_at: int) -> Claim:
     """Source: a pair of `lua/claim.lua`, and the era that it begins with. `free_at` is when a lease
     would end that begins now, of a message without a ttr."""
     if kind == _FIRE:
-        return _fire(bytes(rest), life, free_at)
+        return _fire(msg_id, bytes(rest), life, free_at)
     return Claim(_KINDS[kind], int(rest)) if kind else _EMPTY
 
 
-def stored_of(raw: bytes) -> Stored:
+def stored_of(msg_id: str, raw: bytes) -> Stored:
     """Source: the value of a record's key. Raises DecodeError."""
     _check_layout(raw)
     _, state, due, not_before, lease, _, tries, _, finished, *_ = HEAD.unpack_from(raw)
-    owner, _, _, reason, body, _ = _parts(raw)
+    owner, _, _, reason, _, _ = _parts(raw)
     return Stored(
-        message=decode_message(body),
+        message=_message_in(msg_id, raw),
         state=STATES[state],
         owner=owner.decode(),
         due_at=due,
@@ -66,16 +89,63 @@ def history_in(raw: bytes) -> list[Attempt]:
     return history_of(_parts(raw)[-1])
 
 
-def _fire(raw: bytes, life: str, free_at: int) -> Claim:
-    _, _, due, _, lease, attempt, tries, releases, _, ttr_ms, *sizes = HEAD.unpack_from(raw)
-    body = raw[HEAD.size + sum(sizes[:-1]) :]
+def wrong_layout(layout: int) -> str:
+    """What is wrong with a record of another layout."""
+    return f"layout {layout}, this version of soraka reads {LAYOUT}"
+
+
+def _fire(msg_id: str, raw: bytes, life: str, free_at: int) -> Claim:
+    _, _, due, _, lease, attempt, tries, releases, _, ttr_ms, *_ = HEAD.unpack_from(raw)
+    try:
+        message = _message_in(msg_id, raw)
+    except DecodeError:
+        message = None
     early_ms = lease - ttr_ms - free_at
-    return Claim(ClaimKind.FIRE, lease, attempt, due, body, tries, releases, life, early_ms)
+    return Claim(ClaimKind.FIRE, lease, attempt, due, message, tries, releases, life, early_ms)
+
+
+def _body_of(message: Message) -> bytes:
+    made_ms = message.created_at - _time_of(message.msg_id)
+    delay_ms = message.due_at - message.created_at
+    callback, retry_ms = message.callback, message.retry_ms
+    said = None if retry_ms == UNSAID_RETRY_MS else retry_ms
+    body = _Body(made_ms, delay_ms, callback.method == "POST", callback.url, callback.params, said)
+    return _encode(body)
+
+
+def _message_in(msg_id: str, raw: bytes) -> Message:
+    """Raises DecodeError."""
+    *_, ttr_ms, owner, topic, commands, reason, size = HEAD.unpack_from(raw)
+    topic_at = HEAD.size + owner
+    at = topic_at + topic + commands + reason
+    try:
+        body = _decoder.decode(raw[at : at + size])
+        created_at = _time_of(msg_id) + body.made_ms
+        method: Method = "POST" if body.is_post else "GET"
+        return Message(
+            msg_id=msg_id,
+            topic=raw[topic_at : topic_at + topic].decode(),
+            created_at=created_at,
+            due_at=created_at + body.delay_ms,
+            ttr_ms=ttr_ms,
+            callback=Callback(method=method, url=body.url, params=body.params),
+            retry_ms=UNSAID_RETRY_MS if body.retry_ms is None else body.retry_ms,
+        )
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise DecodeError(f"not the body of a message: {exc}", raw) from exc
+
+
+def _time_of(msg_id: str) -> int:
+    """Any number that follows from the id: of a UUIDv7 its time."""
+    try:
+        return int(msg_id[:8] + msg_id[9:13], 16)
+    except ValueError:
+        return 0
 
 
 def _check_layout(raw: bytes) -> None:
     if raw[0] != LAYOUT:
-        raise DecodeError(f"layout {raw[0]}, this version of soraka reads {LAYOUT}", raw)
+        raise DecodeError(wrong_layout(raw[0]), raw)
 
 
 def _parts(raw: bytes) -> tuple[bytes, ...]:

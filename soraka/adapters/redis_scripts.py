@@ -1,10 +1,11 @@
 """Lua scripts and plain commands on the shards, one round trip per server for a call."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from redis.exceptions import (
     AskError,
     AuthenticationError,
@@ -17,11 +18,15 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from soraka.adapters.redis_ids import full, short
 from soraka.adapters.redis_node import Arg, Command, Topology
+from soraka.adapters.redis_record import wrong_layout
 from soraka.adapters.redis_send import send
 from soraka.errors import StoreUnavailable
 
-OwnArgs = Mapping[int, Sequence[Arg]]
+OwnArg = str | int | msgspec.Raw
+"""Bytes as `as_text`."""
+OwnArgs = Mapping[int, Sequence[OwnArg]]
 """Shard -> arguments for it alone; not empty."""
 _Call = tuple[Sequence[int], Sequence[Arg]]
 """Shards of one server, and all arguments."""
@@ -61,6 +66,24 @@ def load_scripts(directory: Path = _LUA) -> dict[str, str]:
 def prefix(shard: int) -> str:
     """Of all keys of a shard; its braces keep them in one slot of a cluster."""
     return f"{{{shard}}}:"
+
+
+def records(shard: int, msg_ids: Iterable[str]) -> tuple[int, Command]:
+    """What reads the records of messages of that shard."""
+    return shard, ("MGET", *[b"{%d}:m:%b" % (shard, short(msg_id)) for msg_id in msg_ids])
+
+
+def as_text(data: bytes) -> msgspec.Raw:
+    """The cmsgpack of Redis reads texts, but no binaries."""
+    size = len(data)
+    if size < 1 << 8:
+        return msgspec.Raw(b"\xd9%c%b" % (size, data))
+    if size < 1 << 16:
+        return msgspec.Raw(b"\xda" + size.to_bytes(2) + data)
+    return msgspec.Raw(b"\xdb" + size.to_bytes(4) + data)
+
+
+_pack = msgspec.msgpack.Encoder().encode
 
 
 class RedisScripts:
@@ -127,13 +150,9 @@ class RedisScripts:
     def _run_groups(
         self, name: str, common: Sequence[Arg], own: OwnArgs, groups: Sequence[Sequence[int]]
     ) -> list[Any]:
-        calls: list[_Call] = []
-        for group in groups:
-            args = [*common]
-            for shard in group:
-                args.append(len(own[shard]))
-                args += own[shard]
-            calls.append((group, args))
+        calls: list[_Call] = [
+            (group, [*common, *(_pack(own[shard]) for shard in group)]) for group in groups
+        ]
         replies: list[Any] = []
         for group, reply in zip(groups, self._run(name, calls), strict=True):
             replies += [reply] * len(group) if isinstance(reply, Exception) else reply
@@ -161,7 +180,7 @@ class RedisScripts:
 
 def _is_of_a_record(reply: object) -> bool:
     """Whether a script failed because it cannot read one."""
-    return isinstance(reply, ResponseError) and str(reply).startswith("LAYOUT")
+    return isinstance(reply, ResponseError) and str(reply).startswith("LAYOUT ")
 
 
 def _alone(calls: Sequence[tuple[int, Sequence[Arg]]]) -> list[_Call]:
@@ -193,4 +212,9 @@ def _unavailable(error: Exception) -> StoreUnavailable:
         return StoreUnavailable(f"redis: the user or password of store.url: {error}")
     if isinstance(error, NoPermissionError):
         return StoreUnavailable(f"redis: the user of store.url may not do all it has to: {error}")
+    if _is_of_a_record(error):
+        # Redis adds which script it was
+        _, layout, short_id = str(error).partition(" script: ")[0].split(" ", 2)
+        told = f"{full(short_id.encode())} has {wrong_layout(int(layout))}"
+        return StoreUnavailable(f"redis: the record of message {told}")
     return StoreUnavailable(f"redis: {error}")

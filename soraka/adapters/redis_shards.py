@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from soraka.adapters.redis_args import in_order
 from soraka.adapters.redis_node import Arg
-from soraka.adapters.redis_scripts import RedisScripts, prefix
+from soraka.adapters.redis_scripts import OwnArg, RedisScripts, prefix
 
 T = TypeVar("T")
 
@@ -35,15 +35,16 @@ class RedisShards:
         """A plain command on a key of every shard."""
         return [(shard, (command, prefix(shard) + key, *rest)) for shard in self._shards]
 
-    def _shard_of(self, msg_id: str) -> int:
-        return crc32(msg_id.encode()) % len(self._shards)
+    def _shard_of(self, name: str) -> int:
+        """Of the id of a message, as `ports.Store` has it; of other names likewise."""
+        return crc32(name.encode()) % len(self._shards)
 
-    def _by_shard(self, msg_ids: Iterable[str]) -> dict[int, list[int]]:
-        """Shard -> indexes of its ids."""
+    def _by_shard(self, names: Iterable[str]) -> dict[int, list[int]]:
+        """Shard -> indexes of its names."""
         by_shard: dict[int, list[int]] = defaultdict(list)
         shards = len(self._shards)
-        for index, msg_id in enumerate(msg_ids):
-            by_shard[crc32(msg_id.encode()) % shards].append(index)
+        for index, name in enumerate(names):
+            by_shard[crc32(name.encode()) % shards].append(index)
         return by_shard
 
     def _each(
@@ -51,13 +52,14 @@ class RedisShards:
         script: str,
         head: Sequence[Arg],
         items: Sequence[T],
-        args: Callable[[T], tuple[Any, ...]],
+        names: Iterable[str],
+        args: Callable[[T], tuple[OwnArg, ...]],
     ) -> list[Any]:
-        """Runs a script that answers once for each item; `args` begin with the message id."""
-        rows = [args(item) for item in items]
-        by_shard = self._by_shard([row[0] for row in rows])
+        """Runs a script that answers once for each item. Their names say in which shards they
+        are."""
+        by_shard = self._by_shard(names)
         own = {
-            shard: list(chain.from_iterable([rows[i] for i in at]))
+            shard: list(chain.from_iterable([args(items[i]) for i in at]))
             for shard, at in by_shard.items()
         }
         return in_order(by_shard, self._redis.run_each(script, head, own)) if own else []

@@ -9,10 +9,12 @@ import gevent
 
 from soraka.adapters.redis_archive import RedisArchive
 from soraka.adapters.redis_args import (
+    claim_args,
     command_args,
     in_order,
     logged_args,
     message_args,
+    move_args,
     outcome_args,
     pairs,
     scored,
@@ -20,7 +22,7 @@ from soraka.adapters.redis_args import (
 from soraka.adapters.redis_keys import RedisKeys
 from soraka.adapters.redis_node import Arg, Limits
 from soraka.adapters.redis_record import claim_of, stored_of
-from soraka.adapters.redis_scripts import RedisScripts, load_scripts, prefix
+from soraka.adapters.redis_scripts import OwnArg, RedisScripts, load_scripts, records
 from soraka.adapters.redis_topology import open_topology
 from soraka.errors import Gap, StoreUnavailable
 from soraka.message import ID_AHEAD_MS, Command, Stored
@@ -110,7 +112,7 @@ class RedisStore(RedisArchive, RedisKeys):
     def schedule(
         self, partition: str, previous: tuple[int, ...], last: int, entries: Sequence[Entry]
     ) -> tuple[int, ...]:
-        own: dict[int, list[Arg]] = {
+        own: dict[int, list[OwnArg]] = {
             shard: [position] for shard, position in zip(self._shards, previous, strict=True)
         }
         for entry in entries:
@@ -151,7 +153,8 @@ class RedisStore(RedisArchive, RedisKeys):
             self._redis.run_some("vouch", self._on_all(self._clock(), *eras))
 
     def command(self, commands: Sequence[Command]) -> list[Verdict]:
-        replies = self._each("command", self._command_head(), commands, command_args)
+        names, head = [command.msg_id for command in commands], self._command_head()
+        replies = self._each("command", head, commands, names, command_args)
         if _FULL in replies:
             raise StoreUnavailable("too many commands wait for messages not yet here")
         return [_VERDICTS[reply] for reply in replies]
@@ -160,11 +163,11 @@ class RedisStore(RedisArchive, RedisKeys):
         if not msg_ids:
             return []
         by_shard = self._by_shard(msg_ids)
-        own = {shard: [msg_ids[i] for i in at] for shard, at in by_shard.items()}
+        own = {shard: claim_args([msg_ids[i] for i in at]) for shard, at in by_shard.items()}
         common = (self._clock(), self._lease_margin_ms, ahead_ms)
         replies = self._redis.run_each_some("claim", common, own)
         claims = [
-            _claims(reply, at, self._lease_margin_ms)
+            _claims(reply, [msg_ids[i] for i in at], self._lease_margin_ms)
             for reply, at in zip(replies, by_shard.values(), strict=True)
         ]
         return in_order(by_shard, claims)
@@ -175,7 +178,9 @@ class RedisStore(RedisArchive, RedisKeys):
 
     def settle(self, outcomes: Sequence[Outcome]) -> list[bool]:
         head = (self._clock(), self._retention_ms, self._dead_retention_ms)
-        return [bool(reply) for reply in self._each("settle", head, outcomes, outcome_args)]
+        names = [outcome.msg_id for outcome in outcomes]
+        replies = self._each("settle", head, outcomes, names, outcome_args)
+        return [bool(reply) for reply in replies]
 
     def due(self, owner: str, until: int, limit: int, since: int = 0) -> list[DueId]:
         quota = self._quota(limit)
@@ -213,7 +218,8 @@ class RedisStore(RedisArchive, RedisKeys):
         return found
 
     def assign(self, moves: Sequence[Move]) -> list[int | None]:
-        replies = self._each("assign", (self._clock(),), moves, tuple)
+        names = [move.msg_id for move in moves]
+        replies = self._each("assign", (self._clock(),), moves, names, move_args)
         return [None if at < 0 else at for at in replies]
 
     def close(self) -> None:
@@ -246,12 +252,12 @@ class RedisStore(RedisArchive, RedisKeys):
 
     def get(self, msg_ids: Sequence[str]) -> list[Stored | None]:
         by_shard = self._by_shard(msg_ids)
-        commands = [
-            (shard, ("MGET", *(f"{prefix(shard)}m:{msg_ids[i]}" for i in at)))
-            for shard, at in by_shard.items()
-        ]
+        commands = [records(shard, [msg_ids[i] for i in at]) for shard, at in by_shard.items()]
         raws = in_order(by_shard, self._redis.read(commands))
-        return [None if raw is None else stored_of(raw) for raw in raws]
+        return [
+            None if raw is None else stored_of(msg_id, raw)
+            for msg_id, raw in zip(msg_ids, raws, strict=True)
+        ]
 
     def list_dead(self, until: int, limit: int) -> list[Stored]:
         if limit <= 0:
@@ -287,12 +293,15 @@ class RedisStore(RedisArchive, RedisKeys):
         )
 
 
-def _claims(reply: list[Any] | None, at: Sequence[int], margin_ms: int) -> list[Claim]:
+def _claims(reply: list[Any] | None, msg_ids: Sequence[str], margin_ms: int) -> list[Claim]:
     """Source: a reply of `claim`; None when the shard did not answer."""
     if reply is None:
-        return [_UNKNOWN] * len(at)
+        return [_UNKNOWN] * len(msg_ids)
     life, free_at = reply[0].decode(), reply[1] + margin_ms
-    return [claim_of(kind, rest, life, free_at) for kind, rest in pairs(reply[2:])]
+    return [
+        claim_of(msg_id, kind, rest, life, free_at)
+        for msg_id, (kind, rest) in zip(msg_ids, pairs(reply[2:]), strict=True)
+    ]
 
 
 def _by_owner(replies: Iterable[Sequence[Any] | None]) -> dict[str, int]:

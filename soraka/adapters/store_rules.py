@@ -7,8 +7,18 @@ and the simulation hold the two together.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from soraka.message import ID_AHEAD_MS, PARKED, Command, CommandKind, State, id_time_ms
+from soraka.errors import DecodeError
+from soraka.message import (
+    ID_AHEAD_MS,
+    PARKED,
+    Command,
+    CommandKind,
+    Message,
+    State,
+    id_time_ms,
+)
 from soraka.ports import Claim, ClaimKind, Ended, Move, NewMessage, Outcome, Verdict
+from soraka.wire import decode_message, encode
 
 REMEMBERED = 128
 """Verdicts kept per message, and commands kept at the door of an unknown one."""
@@ -72,7 +82,7 @@ class Rules:
             row.lease_until,
             row.attempt,
             row.due_at,
-            row.body,
+            _message_of(row),
             row.tries,
             row.releases,
             early_ms=max(0, at - now),
@@ -155,8 +165,15 @@ def new_row(new: NewMessage) -> Row:
         owner=new.owner,
         ttr_ms=message.ttr_ms,
         due_at=message.due_at,
-        body=new.body,
+        body=encode(message),
     )
+
+
+def _message_of(row: Row) -> Message | None:
+    try:
+        return decode_message(row.body)
+    except DecodeError:
+        return None
 
 
 def _finish(row: Row, state: State, now: int, retention_ms: int) -> None:

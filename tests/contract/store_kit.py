@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import time
 import uuid
+from binascii import crc32
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import redis
 
 from soraka import tls
+from soraka.adapters.redis_ids import short
 from soraka.adapters.redis_store import RedisStore
 from soraka.adapters.sqlite_store import SqliteStore
 from soraka.message import Callback, Command, CommandKind, Message
@@ -26,7 +28,6 @@ from soraka.ports import (
     NewMessage,
     Outcome,
 )
-from soraka.wire import encode
 from tests.redis_groups import RedisGroup
 from tests.servers import USER, Server
 
@@ -118,9 +119,30 @@ def add_time(
     )
 
 
+def redis_prefix(msg_id: str, shards: int = 4) -> str:
+    """Of the keys of its shard in Redis."""
+    return f"{{{crc32(msg_id.encode()) % shards}}}:"
+
+
+def redis_key(msg_id: str, shards: int = 4) -> str:
+    """Of its record in Redis."""
+    return f"{redis_prefix(msg_id, shards)}m:{short(msg_id).decode()}"
+
+
+def spoil(store: RedisStore | SqliteStore, msg_id: str) -> None:
+    """Has the store keep what it cannot read."""
+    if isinstance(store, SqliteStore):
+        store._on_thread(lambda db: db.execute("UPDATE message SET body = x'ff'"))
+        return
+    shard = store._shard_of(msg_id)
+    key = redis_key(msg_id, len(store._shards))
+    ((raw),) = store._redis.read([(shard, ("GET", key))])
+    store._redis.read([(shard, ("SETRANGE", key, len(raw) - 1, b"\xc1"))])
+
+
 def entry(position: int, record: Message | Command, owner: str = OWNER) -> Entry:
     if isinstance(record, Message):
-        return NewMessage(position, record, owner, encode(record))
+        return NewMessage(position, record, owner)
     return NewCommand(position, record)
 
 

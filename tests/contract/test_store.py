@@ -1,15 +1,15 @@
 """What soraka/ports.py says of Store and StoreReader, on SQLite and in each mode of Redis."""
 
 import time
-from binascii import crc32
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gevent
 import pytest
 
 from soraka.errors import Gap, StoreUnavailable
-from soraka.message import MAX_DELAY_MS, Command, State
+from soraka.message import DAY_MS, MAX_DELAY_MS, Callback, Command, State
 from soraka.ports import (
     DOOR_MS,
     Claim,
@@ -19,12 +19,11 @@ from soraka.ports import (
     FullStore,
     Lease,
     Move,
-    NewMessage,
     Outcome,
+    Query,
     Totals,
     Verdict,
 )
-from soraka.wire import encode
 from tests.contract.store_kit import (
     EARLY,
     HOUR,
@@ -41,6 +40,8 @@ from tests.contract.store_kit import (
     fire_now,
     message,
     put,
+    redis_prefix,
+    spoil,
     sqlite_store,
     uuid7,
     wait_for,
@@ -97,11 +98,41 @@ def test_a_scheduled_message_is_pending_as_it_was_given(
     assert (stored.finished_at, stored.reason) == (0, "")
 
 
-def test_the_body_is_kept_as_it_is(store: FullStore, clock: TurnedClock) -> None:
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"msg_id": "of another kind", "topic": "ü" * 200},
+        {"msg_id": "01890A5D-AC96-774B-BCCE-B302099A8057"},
+        {"msg_id": ""},
+        {"created_at": 5, "due_at": 3, "ttr_ms": DAY_MS},
+        {"created_at": 0, "due_at": 0, "ttr_ms": 0},
+        {"callback": Callback(method="GET", url="x" * 5000)},
+        {"callback": Callback(method="POST", url="", params="ü" * 40_000)},
+        {"retry_ms": ()},
+        {"retry_ms": ((1 << 53) - 1,) * 32},
+    ],
+    ids=lambda other: ",".join(other),
+)
+def test_a_message_is_kept_as_it_is(
+    store: FullStore, clock: TurnedClock, other: dict[str, Any]
+) -> None:
+    m = message(**{"due_at": clock.now, **other})
+    put(store, m, owner="o" * 300)
+    assert [stored.message for stored in store.get([m.msg_id]) if stored] == [m]
+    assert fire(store, m.msg_id).message == m
+    assert store.due("o" * 300, 1 << 52, 9)[0].msg_id == m.msg_id
+    assert [s.message for s in store.search(Query([m.topic], list(State)), "", 9)[0]] == [m]
+
+
+def test_what_cannot_be_read_is_given_to_who_claims_without_its_message(
+    store: FullStore, clock: TurnedClock
+) -> None:
     m = message(clock.now)
-    odd = encode(m) + b"\0\xff trailing bytes stay"
-    store.schedule("p", store.positions("p"), 0, [NewMessage(0, m, OWNER, odd)])
-    assert fire(store, m.msg_id).body == odd
+    put(store, m)
+    spoil(store, m.msg_id)
+    claim = fire(store, m.msg_id)
+    assert claim.message is None
+    assert store.settle([Outcome(m.msg_id, claim.lease, Ended.DEAD)]) == [True]
 
 
 def test_a_batch_applied_twice_has_no_further_effect(store: FullStore, clock: TurnedClock) -> None:
@@ -170,7 +201,7 @@ def test_only_the_shards_that_lost_their_tail_are_left_out(
     with pytest.raises(Gap) as caught:
         store.schedule("p", tuple(lost), 29, entries)
     assert caught.value.positions == (-1, *(29 for _ in range(count - 1)))
-    there = [m.msg_id for m in messages if crc32(m.msg_id.encode()) % count != 0]
+    there = [m.msg_id for m in messages if redis_prefix(m.msg_id, count) != "{0}:"]
     assert sorted(ids(store)) == sorted(there)
     store.schedule("p", caught.value.positions, 29, entries)
     assert sorted(ids(store)) == sorted(m.msg_id for m in messages)
@@ -528,7 +559,7 @@ def test_claims_come_in_order(store: FullStore, clock: TurnedClock) -> None:
     assert answers == [
         Claim(BUSY, lease.at),
         Claim(GONE),
-        Claim(FIRE, clock.now + LEASE, 1, due.due_at, encode(due), 1, 0, store.life(due.msg_id)),
+        Claim(FIRE, clock.now + LEASE, 1, due.due_at, due, 1, 0, store.life(due.msg_id)),
         Claim(LATER, later.due_at),
     ]
     assert store.claim([]) == []
@@ -635,7 +666,7 @@ def test_retry_waits_its_delay_from_now(store: FullStore, clock: TurnedClock) ->
     assert store.claim([m.msg_id]) == [Claim(LATER, clock.now + 100)]
     clock.turn(100)
     second = fire(store, m.msg_id)
-    assert (second.due_at, second.tries, second.body) == (clock.now, 2, encode(m))
+    assert (second.due_at, second.tries, second.message) == (clock.now, 2, m)
     assert end(store, m.msg_id, second.lease, Ended.SUCCEEDED)
 
 

@@ -14,7 +14,6 @@ from soraka.ports import (
     Ended,
     FullStore,
     Move,
-    NewMessage,
     Query,
     Sample,
 )
@@ -33,6 +32,7 @@ from tests.contract.store_kit import (
     message,
     put,
     redrive,
+    spoil,
     uuid7,
     wait_for,
 )
@@ -172,9 +172,9 @@ def test_a_body_that_cannot_be_decoded_does_not_fail_the_page(
     store: FullStore, clock: TurnedClock
 ) -> None:
     good, bad = message(clock.now), message(clock.now)
+    put(store, bad)
+    spoil(store, bad.msg_id)
     put(store, good)
-    positions = store.positions("q")
-    store.schedule("q", positions, 0, [NewMessage(0, bad, OWNER, b"\x01 no message")])
     assert found(store, EVERY) == [good.msg_id]
 
 

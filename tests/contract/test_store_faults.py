@@ -4,7 +4,6 @@ import contextlib
 import random
 import socket
 import time
-from binascii import crc32
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ import gevent
 import pytest
 import redis
 
+from soraka.adapters.redis_ids import short
 from soraka.adapters.redis_store import RedisStore
 from soraka.errors import Gap, StoreUnavailable
 from soraka.message import Command, Message, State
@@ -37,6 +37,8 @@ from tests.contract.store_kit import (
     entry,
     message,
     put,
+    redis_key,
+    redis_prefix,
     redis_store,
     sqlite_store,
     wait_for,
@@ -99,10 +101,10 @@ def test_a_shard_that_nobody_vouched_for_holds_up_no_other(
     """In one call, as all are at one server."""
     messages = [message(store.now_ms()) for _ in range(50)]
     put(store, *messages)
-    prefix = next(iter(admin.scan_iter(f"*m:{messages[0].msg_id}"))).split(b"m:")[0]
-    admin.delete(prefix + b"v")
+    prefix = redis_prefix(messages[0].msg_id)
+    admin.delete(f"{prefix}v")
     claims = store.claim([m.msg_id for m in messages])
-    there = {m.msg_id for m in messages if admin.exists(prefix + b"m:" + m.msg_id.encode())}
+    there = {m.msg_id for m in messages if redis_prefix(m.msg_id) == prefix}
     for m, claim in zip(messages, claims, strict=True):
         expected = ClaimKind.UNKNOWN if m.msg_id in there else ClaimKind.FIRE
         assert claim.kind is expected
@@ -235,10 +237,10 @@ def test_redis_keeps_a_door_for_its_time_and_clears_it(redis_server: Server) -> 
     ):
         m = message(store.now_ms())
         store.command([add_time(m.msg_id, 1), cancel(m.msg_id)])
-        assert DOOR_MS - 60_000 < client.pttl(f"{{0}}:e:{m.msg_id}") <= DOOR_MS
+        assert DOOR_MS - 60_000 < client.pttl(f"{{0}}:e:{short(m.msg_id).decode()}") <= DOOR_MS
         assert client.zcard("{0}:ed") == 2
         put(store, m)
-        assert client.exists(f"{{0}}:e:{m.msg_id}", "{0}:ed") == 0
+        assert client.exists(f"{{0}}:e:{short(m.msg_id).decode()}", "{0}:ed") == 0
 
 
 def test_redis_forgets_the_index_of_dead_letters_past_their_retention(
@@ -252,7 +254,7 @@ def test_redis_forgets_the_index_of_dead_letters_past_their_retention(
         store.settle([Outcome(first.msg_id, claims[0].lease, Ended.DEAD)])
         clock.turn(51)
         store.settle([Outcome(second.msg_id, claims[1].lease, Ended.DEAD)])
-        assert admin.zrange("{0}:dead", 0, -1) == [second.msg_id.encode()]
+        assert admin.zrange("{0}:dead", 0, -1) == [short(second.msg_id)]
 
 
 def test_each_start_of_redis_is_another_life(store: RedisStore, redis_server: Server) -> None:
@@ -274,7 +276,7 @@ def test_a_settle_from_before_a_lost_claim_leaves_the_next_alone(
     """The store forgot a claim, and gave its number again: to a worker that calls by now."""
     m = message(store.now_ms())
     put(store, m)
-    key = f"{{{crc32(m.msg_id.encode()) % 4}}}:m:{m.msg_id}"
+    key = redis_key(m.msg_id)
     before = admin.dump(key)
     (lost,) = store.claim([m.msg_id])
     admin.restore(key, 0, before, replace=True)
@@ -294,9 +296,9 @@ def test_redis_removes_index_entries_that_a_cut_aof_left(
     store.command([cancel(done.msg_id)])
     ids = [pending.msg_id, done.msg_id, "expired"]
     for msg_id in ids:
-        prefix = f"{{{crc32(msg_id.encode()) % 4}}}:"
+        prefix = redis_prefix(msg_id)
         admin.sadd(f"{prefix}ow", OTHER)
-        admin.zadd(f"{prefix}o:{OTHER}", {msg_id: 1})
+        admin.zadd(f"{prefix}o:{OTHER}", {short(msg_id): 1})
     assert store.owners() == {OWNER, OTHER}
     assert store.assign([Move(i, OTHER, "third") for i in ids]) == [None, None, None]
     assert store.owners() == {OWNER}
@@ -339,10 +341,10 @@ def test_entries_that_a_cut_aof_has_left_are_put_right(
     def spoil() -> None:
         admin.delete(*admin.scan_iter(match="*:i:*"))
         for m in (done, twice, waits):
-            prefix = f"{{{crc32(m.msg_id.encode()) % 4}}}:i:{TOPIC}:"
-            admin.zadd(f"{prefix}3", {m.msg_id: 0})
+            prefix = f"{redis_prefix(m.msg_id)}i:{TOPIC}:"
+            admin.zadd(f"{prefix}3", {short(m.msg_id): 0})
             if m is twice:
-                admin.zadd(f"{prefix}2", {m.msg_id: 0})
+                admin.zadd(f"{prefix}2", {short(m.msg_id): 0})
 
     for put_right in (lambda: store.search(Query([TOPIC], [State.DEAD]), "", 10), store.tidy):
         spoil()
@@ -358,7 +360,7 @@ def test_a_patch_fits_the_record_that_a_script_cut_off_has_left(
     later: here a claim of a message that had a reason and a history by that first write."""
     m = message(store.now_ms())
     put(store, m)
-    key = f"{{{crc32(m.msg_id.encode()) % 4}}}:m:{m.msg_id}"
+    key = redis_key(m.msg_id)
     (claim,) = store.claim([m.msg_id])
     before = admin.dump(key)
     assert store.settle([Outcome(m.msg_id, claim.lease, Ended.RETRY, 0, "HTTP 500")]) == [True]
@@ -388,9 +390,9 @@ def test_held_back_is_what_the_record_says_whatever_a_cut_aof_has_left(
     before = store.backlog(now)
     assert before == Backlog(2, waits.due_at, 0)
     for msg_id in (waits.msg_id, done.msg_id, *(f"expired {i}" for i in range(90))):
-        prefix = f"{{{crc32(msg_id.encode()) % 4}}}:"
-        admin.zadd(f"{prefix}hd", {msg_id: 1})
-        admin.zadd(f"{prefix}hb", {msg_id: now + 5000})
+        prefix = redis_prefix(msg_id)
+        admin.zadd(f"{prefix}hd", {short(msg_id): 1})
+        admin.zadd(f"{prefix}hb", {short(msg_id): now + 5000})
     assert store.backlog(now) == before
     assert sum(admin.zcard(key) for key in admin.scan_iter(match="*:h[bd]")) == 2
 
@@ -401,7 +403,7 @@ def test_tidying_goes_on_where_it_ended(store: RedisStore, admin: "redis.Redis")
     messages = [message(now + i, topic=topics[i % 3]) for i in range(6000)]
     put(store, *messages)
     gone = messages[::7]
-    admin.delete(*(f"{{{crc32(m.msg_id.encode()) % 4}}}:m:{m.msg_id}" for m in gone))
+    admin.delete(*(redis_key(m.msg_id) for m in gone))
     assert store.tidy() == 4 * 500
     for _ in range(5):
         store.tidy()
@@ -417,7 +419,7 @@ def test_tidying_begins_with_the_oldest_and_comes_to_all(
     messages = [message(now - 10_000 + i, topic="ab"[i % 2]) for i in range(14_000)]
     put(store, *messages)
     gone = [*messages[:1000], messages[9001]]
-    admin.delete(*(f"{{{crc32(m.msg_id.encode()) % 4}}}:m:{m.msg_id}" for m in gone))
+    admin.delete(*(redis_key(m.msg_id) for m in gone))
 
     def listed() -> int:
         return sum(held[State.PENDING] for held in store.counts().values())

@@ -111,14 +111,10 @@ class Kit:
             )
             for _ in range(count)
         ]
-        bodies = [wire.encode(message) for message in messages]
-        records = [Record(m.msg_id, b) for m, b in zip(messages, bodies, strict=True)]
+        records = [Record(m.msg_id, wire.encode(m)) for m in messages]
         self.parts.log.append(topic, records)
         first = self._position + 1
-        entries = [
-            NewMessage(first + n, message, WORKER, body)
-            for n, (message, body) in enumerate(zip(messages, bodies, strict=True))
-        ]
+        entries = [NewMessage(first + n, m, WORKER) for n, m in enumerate(messages)]
         store, last = self.parts.store, first + count - 1
         store.schedule("test", store.positions("test"), last, entries)
         self._position = last

@@ -126,7 +126,7 @@ class Kit:
             for record in batch.records:
                 decoded = wire.decode(record.value)
                 if isinstance(decoded, Message):
-                    entries.append(NewMessage(record.position, decoded, owner, record.value))
+                    entries.append(NewMessage(record.position, decoded, owner))
                 else:
                     entries.append(NewCommand(record.position, decoded))
             store = self.parts.store

@@ -151,7 +151,7 @@ def test_what_was_redriven_fell_due_anew_then(rig: Rig) -> None:
 
 def test_what_the_store_knows_is_left_as_it_is(rig: Rig) -> None:
     called, pending, lost = (rig.submit(rig.now - 1) for _ in range(3))
-    entries = [NewMessage(n, m, "w:1", wire.encode(m)) for n, m in enumerate((called, pending))]
+    entries = [NewMessage(n, m, "w:1") for n, m in enumerate((called, pending))]
     rig.store.schedule("p", (-1,), 1, entries)
     (claim,) = rig.store.claim([called.msg_id])
     rig.store.settle([Outcome(called.msg_id, claim.lease, Ended.SUCCEEDED)])

@@ -16,7 +16,6 @@ import pytest
 
 import idl
 from center.main import Center
-from soraka import wire
 from soraka.config import Config, override
 from soraka.errors import PeerUnavailable, StoreUnavailable
 from soraka.message import Callback, Message, State
@@ -96,7 +95,7 @@ class House:
         )
         before = self._position
         self._position += 1
-        entry = NewMessage(self._position, message, owner.instance.address, wire.encode(message))
+        entry = NewMessage(self._position, message, owner.instance.address)
         self.parts.store.schedule("p", (before,), self._position, [entry])
         return message.msg_id
 

@@ -13,6 +13,7 @@ import redis
 from gevent.event import Event
 
 import idl
+from soraka.adapters.redis_ids import short
 from soraka.adapters.redis_store import RedisStore
 from soraka.adapters.sqlite_store import SqliteStore
 from soraka.config import WorkerConfig
@@ -669,8 +670,7 @@ def test_ids_without_a_record_do_not_stay_in_the_index(
     put(on_redis, *messages, fine, owner=OWNER)
     with redis.Redis.from_url(redis_server.url) as admin:
         for m in messages:
-            for key in admin.scan_iter(f"*m:{m.msg_id}"):
-                admin.delete(key)
+            admin.delete(*admin.scan_iter(f"*m:{short(m.msg_id).decode()}"))
     claimed = Counter[str]()
     claim = on_redis.claim
 
@@ -703,7 +703,7 @@ def test_a_message_that_came_back_is_not_taken_for_dead(
     m = message(on_redis.now_ms(), callback=Callback(method="POST", url=server.url, params="{}"))
     put(on_redis, m, owner=OWNER)
     with redis.Redis.from_url(redis_server.url) as admin:
-        (key,) = admin.scan_iter(f"*m:{m.msg_id}")
+        (key,) = admin.scan_iter(f"*m:{short(m.msg_id).decode()}")
         lost = [admin.get(key)]
         admin.delete(key)
         claim = on_redis.claim

@@ -9,7 +9,6 @@ from typing import Any
 
 import gevent
 
-from soraka import wire
 from soraka.adapters.sqlite_store import SqliteStore
 from soraka.config import WorkerConfig
 from soraka.errors import StoreUnavailable
@@ -158,9 +157,7 @@ class Rig:
         ]
         before = self.position
         self.position += count
-        entries = [
-            NewMessage(before + i + 1, m, owner, wire.encode(m)) for i, m in enumerate(messages)
-        ]
+        entries = [NewMessage(before + i + 1, m, owner) for i, m in enumerate(messages)]
         self.real.schedule("p", (before if before else -1,), self.position, entries)
         return [m.msg_id for m in messages]
 

@@ -19,10 +19,10 @@ local function move(id, source, target)
   return look_at(r)
 end
 
-return on_each_shard(1, function(from, to)
+return on_each_shard(1, function(own)
   local answers = {}
-  for i = from, to, 3 do
-    answers[#answers + 1] = move(ARGV[i], ARGV[i + 1], ARGV[i + 2])
+  for i = 1, #own, 3 do
+    answers[#answers + 1] = move(own[i], own[i + 1], own[i + 2])
   end
   return answers
 end)

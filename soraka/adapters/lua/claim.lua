@@ -19,7 +19,7 @@ local function claim(r)
   local at = math.max(r.due, r.not_before)
   if at > now + ahead then return LATER, at end
   r.not_before, r.lease = 0, math.max(at, now) + r.ttr + margin
-  r.attempt, r.tries = r.attempt + 1, r.tries + 1
+  r.attempt, r.tries = r.attempt + 1, math.min(r.tries + 1, MOST)
   local changed = save_head(r)
   index(r)
   count('attempts', 1)
@@ -28,19 +28,17 @@ end
 
 -- All are read before one is claimed: where one cannot be, the others keep their attempts.
 local records = {}
-on_each_shard(3, function(from, to)
-  for i = from, to do
-    records[ARGV[i]] = load(ARGV[i])
-  end
+on_each_shard(3, function(ids)
+  for _, id in ipairs(ids) do records[id] = load(id) end
 end)
 
 local vouched_for = false
-local replies = on_each_shard(3, function(from, to)
+local replies = on_each_shard(3, function(ids)
   if not is_vouched_for(present) then return false end
   vouched_for = true
   local answers = {present, now}
-  for i = from, to do
-    local kind, rest = claim(records[ARGV[i]])
+  for _, id in ipairs(ids) do
+    local kind, rest = claim(records[id])
     answers[#answers + 1], answers[#answers + 2] = kind, rest
   end
   return answers

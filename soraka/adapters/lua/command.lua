@@ -37,16 +37,16 @@ local function leave_at_door(id, made, command)
   return 'early'
 end
 
-return on_each_shard(6, function(from, to)
+return on_each_shard(6, function(own)
   local verdicts = {}
-  for i = from, to, 6 do
-    local command = {ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]}
-    local r = load(ARGV[i])
+  for i = 1, #own, 6 do
+    local command = {own[i + 2], own[i + 3], own[i + 4], own[i + 5]}
+    local r = load(own[i])
     if r then
       unfold(r)
       verdicts[#verdicts + 1] = apply(r, command, now, retention)
     else
-      verdicts[#verdicts + 1] = leave_at_door(ARGV[i], tonumber(ARGV[i + 1]), command)
+      verdicts[#verdicts + 1] = leave_at_door(own[i], own[i + 1], command)
     end
   end
   return verdicts

@@ -2,6 +2,8 @@
 -- its braces keep them in one slot of a cluster, where a script gets one. ARGV[1] is the clock of a
 -- test, or ''.
 --
+-- An id is 22 characters, see redis_ids.py.
+--
 --   m:<id>     record, one string: HEAD, owner, topic, commands, reason, body, history
 --   o:<owner>  pending messages by when to look at them: due time, or end of the lease
 --   ow         owners that may have pending messages
@@ -26,14 +28,15 @@
 -- So any first part of a script, run once more before what came later, must lose nothing.
 --
 -- The first part of HEAD is patched in place by claim and settle, and the history grows at the end,
--- so that the AOF grows by 44 bytes and an attempt and not by the body. The sizes are written with
+-- so that the AOF grows by 42 bytes and an attempt and not by the body. The sizes are written with
 -- what they measure alone: a patch fits any record of its message, also one of a script cut off.
 -- redis_record.py has the same layout, and the same number for it, the first byte of a record.
 -- docs/operations.md says how to change it.
 local PREFIX = KEYS[1]
-local LAYOUT = 4
-local CHANGING, SIZES = '<BBI8I8I8I4I4HI8', '<I8HI4I4I4I4'
-local HEAD, HEAD_SIZE = CHANGING .. string.sub(SIZES, 2), 70
+local LAYOUT = 5
+local CHANGING, SIZES = '<BBI8I8I8I4HHI8', '<I4HHHHI4'
+local HEAD, HEAD_SIZE = CHANGING .. string.sub(SIZES, 2), 58
+local MOST = 65535 -- tries and releases that HEAD has room for
 local PENDING, SUCCEEDED, CANCELLED, DEAD = 0, 1, 2, 3
 local PARKED = '~' -- begins the owners of the messages of paused topics
 -- Verdicts kept per message, and commands kept at the door of an unknown one.
@@ -61,8 +64,7 @@ local function head(r)
 end
 
 local function refuse_layout(id, layout)
-  error(redis.error_reply('LAYOUT the record of message ' .. id .. ' has layout ' .. layout ..
-    ', this version of soraka reads ' .. LAYOUT))
+  error(redis.error_reply('LAYOUT ' .. layout .. ' ' .. id))
 end
 
 -- The record of a message, or nil; fails for one of another layout. `commands`, `reason`, `body`,

@@ -7,7 +7,6 @@ local now = clock()
 -- Number of the attempt, when the next is due, and how long the note is that follows.
 local ENTRY, ENTRY_SIZE = '<I4I8H', 14
 local HISTORY_LENGTH = 40
-local MOST_RELEASES = 65535 -- what HEAD has room for
 
 -- Each changes the record; finished, it returns how long to keep it.
 local ways = {}
@@ -31,7 +30,7 @@ end
 
 function ways.released(r, delay)
   r.tries = r.tries - 1 -- but not `attempt`, which is never given twice
-  r.releases = math.min(r.releases + 1, MOST_RELEASES)
+  r.releases = math.min(r.releases + 1, MOST)
   r.lease = 0
   if delay > 0 then r.not_before = now + delay end
   count('attempts', -1)
@@ -83,11 +82,11 @@ local function settle(id, attempt, lease, ended, delay, reason, note)
   return 1
 end
 
-return on_each_shard(3, function(from, to)
+return on_each_shard(3, function(own)
   local answers = {}
-  for i = from, to, 7 do
-    answers[#answers + 1] = settle(ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]),
-      ARGV[i + 3], tonumber(ARGV[i + 4]), ARGV[i + 5], ARGV[i + 6])
+  for i = 1, #own, 7 do
+    answers[#answers + 1] = settle(own[i], own[i + 1], own[i + 2], own[i + 3], own[i + 4],
+      own[i + 5], own[i + 6])
   end
   redis.call('ZREMRANGEBYSCORE', PREFIX .. 'dead', '-inf', now - dead_retention)
   return answers
