@@ -12,9 +12,10 @@ from soraka.errors import DecodeError
 from soraka.message import Attempt, Callback, Message, Method, State, Stored
 from soraka.ports import Claim, ClaimKind, NewMessage
 
-# layout, state, due_at, not_before, lease_until, attempt, tries, releases, finished_at, ttr_ms, and
-# the sizes of what follows: owner, topic, commands, reason, body; the history is the rest
-HEAD = struct.Struct("<BBQQQIHHQIHHHHI")
+# layout, state, due_at, not_before while it is pending and then finished_at, lease_until, attempt,
+# tries, releases, ttr_ms, and the sizes of what follows: owner, topic, commands, reason, body; the
+# history is the rest
+HEAD = struct.Struct("<BBQQQIHHIHHHHI")
 LAYOUT = 5
 """Another number for each layout there was; 0 to 3 began records that had none."""
 STATES = (State.PENDING, State.SUCCEEDED, State.CANCELLED, State.DEAD)
@@ -47,7 +48,7 @@ def new_record(new: NewMessage) -> bytes:
     message = new.message
     owner, topic, body = new.owner.encode(), message.topic.encode(), _body_of(message)
     sizes = (len(owner), len(topic), 0, 0, len(body))
-    head = HEAD.pack(LAYOUT, 0, message.due_at, 0, 0, 0, 0, 0, 0, message.ttr_ms, *sizes)
+    head = HEAD.pack(LAYOUT, 0, message.due_at, 0, 0, 0, 0, 0, message.ttr_ms, *sizes)
     return b"".join((head, owner, topic, body))
 
 
@@ -62,17 +63,19 @@ def claim_of(msg_id: str, kind: int, rest: int | bytes, life: str, free_at: int)
 def stored_of(msg_id: str, raw: bytes) -> Stored:
     """Source: the value of a record's key. Raises DecodeError."""
     _check_layout(raw)
-    _, state, due, not_before, lease, _, tries, _, finished, *_ = HEAD.unpack_from(raw)
+    _, number, due, held_or_finished, lease, _, tries, *_ = HEAD.unpack_from(raw)
+    state = STATES[number]
+    is_pending = state is State.PENDING
     owner, _, _, reason, _, _ = _parts(raw)
     return Stored(
         message=_message_in(msg_id, raw),
-        state=STATES[state],
+        state=state,
         owner=owner.decode(),
         due_at=due,
-        not_before=not_before,
+        not_before=held_or_finished if is_pending else 0,
         attempt=tries,
         lease_until=lease,
-        finished_at=finished,
+        finished_at=0 if is_pending else held_or_finished,
         reason=reason.decode(),
     )
 
@@ -95,7 +98,7 @@ def wrong_layout(layout: int) -> str:
 
 
 def _fire(msg_id: str, raw: bytes, life: str, free_at: int) -> Claim:
-    _, _, due, _, lease, attempt, tries, releases, _, ttr_ms, *_ = HEAD.unpack_from(raw)
+    _, _, due, _, lease, attempt, tries, releases, ttr_ms, *_ = HEAD.unpack_from(raw)
     try:
         message = _message_in(msg_id, raw)
     except DecodeError:

@@ -97,21 +97,21 @@ MUTATIONS = (
     ),
     Mutation(
         "a lost tail is a gap",
-        ("schedule", "if standing < previous then", "if false then"),
+        ("schedule", "if standing < own[1] then", "if false then"),
         ("store", "if standing < known:", "if False:"),
     ),
     Mutation(
         "insert if absent",
         (
             "schedule",
-            "if redis.call('EXISTS', PREFIX .. 'm:' .. id) == 1 then return end",
-            "",
+            "redis.call('EXISTS', unpack(keys)) > 0",
+            "false",
         ),
         ("store", "if rows.load(row.msg_id) is not None:\n            return", ""),
     ),
     Mutation(
         "early commands are folded in",
-        ("schedule", "  if doors_are_open then fold_early(id) end\n", ""),
+        ("schedule", "for _, id in pairs(new.ids) do fold_early(id) end", ""),
         ("store", "waiting = rows.waiting(row.msg_id) if folding else []", "waiting = []"),
     ),
     Mutation(

@@ -28,14 +28,14 @@
 -- So any first part of a script, run once more before what came later, must lose nothing.
 --
 -- The first part of HEAD is patched in place by claim and settle, and the history grows at the end,
--- so that the AOF grows by 42 bytes and an attempt and not by the body. The sizes are written with
+-- so that the AOF grows by 34 bytes and an attempt and not by the body. The sizes are written with
 -- what they measure alone: a patch fits any record of its message, also one of a script cut off.
 -- redis_record.py has the same layout, and the same number for it, the first byte of a record.
 -- docs/operations.md says how to change it.
 local PREFIX = KEYS[1]
 local LAYOUT = 5
-local CHANGING, SIZES = '<BBI8I8I8I4HHI8', '<I4HHHHI4'
-local HEAD, HEAD_SIZE = CHANGING .. string.sub(SIZES, 2), 58
+local CHANGING, SIZES = '<BBI8I8I8I4HH', '<I4HHHHI4'
+local HEAD, HEAD_SIZE = CHANGING .. string.sub(SIZES, 2), 50
 local MOST = 65535 -- tries and releases that HEAD has room for
 local PENDING, SUCCEEDED, CANCELLED, DEAD = 0, 1, 2, 3
 local PARKED = '~' -- begins the owners of the messages of paused topics
@@ -54,8 +54,9 @@ local function clock()
 end
 
 local function changing(r)
-  return struct.pack(CHANGING, LAYOUT, r.state, r.due, r.not_before, r.lease, r.attempt, r.tries,
-    r.releases, r.finished)
+  local held_or_finished = r.state == PENDING and r.not_before or r.finished
+  return struct.pack(CHANGING, LAYOUT, r.state, r.due, held_or_finished, r.lease, r.attempt,
+    r.tries, r.releases)
 end
 
 local function head(r)
@@ -73,8 +74,10 @@ local function load(id)
   local raw = redis.call('GET', PREFIX .. 'm:' .. id)
   if not raw then return nil end
   if string.byte(raw) ~= LAYOUT then refuse_layout(id, string.byte(raw)) end
-  local _, state, due, not_before, lease, attempt, tries, releases, finished, ttr,
-    owner_size, topic_size, commands_size, reason_size, body_size = struct.unpack(HEAD, raw)
+  local _, state, due, held_or_finished, lease, attempt, tries, releases, ttr, owner_size,
+    topic_size, commands_size, reason_size, body_size = struct.unpack(HEAD, raw)
+  local not_before, finished = held_or_finished, 0
+  if state ~= PENDING then not_before, finished = 0, held_or_finished end
   local at = HEAD_SIZE + owner_size
   -- all at once: a table that grows costs as much as the rest
   return {
