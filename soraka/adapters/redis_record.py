@@ -28,10 +28,9 @@ records that say it by saying nothing."""
 
 
 class _Body(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
-    """`made_ms` is from the time of the id until the message was made, `delay_ms` from then until
-    it was due at first: small numbers take fewer bytes."""
+    """`delay_ms` is from when the message was made until it was due at first."""
 
-    made_ms: int
+    created_at: int
     delay_ms: int
     is_post: bool
     url: str
@@ -108,11 +107,12 @@ def _fire(msg_id: str, raw: bytes, life: str, free_at: int) -> Claim:
 
 
 def _body_of(message: Message) -> bytes:
-    made_ms = message.created_at - _time_of(message.msg_id)
     delay_ms = message.due_at - message.created_at
     callback, retry_ms = message.callback, message.retry_ms
     said = None if retry_ms == UNSAID_RETRY_MS else retry_ms
-    body = _Body(made_ms, delay_ms, callback.method == "POST", callback.url, callback.params, said)
+    body = _Body(
+        message.created_at, delay_ms, callback.method == "POST", callback.url, callback.params, said
+    )
     return _encode(body)
 
 
@@ -123,27 +123,18 @@ def _message_in(msg_id: str, raw: bytes) -> Message:
     at = topic_at + topic + commands + reason
     try:
         body = _decoder.decode(raw[at : at + size])
-        created_at = _time_of(msg_id) + body.made_ms
         method: Method = "POST" if body.is_post else "GET"
         return Message(
             msg_id=msg_id,
             topic=raw[topic_at : topic_at + topic].decode(),
-            created_at=created_at,
-            due_at=created_at + body.delay_ms,
+            created_at=body.created_at,
+            due_at=body.created_at + body.delay_ms,
             ttr_ms=ttr_ms,
             callback=Callback(method=method, url=body.url, params=body.params),
             retry_ms=UNSAID_RETRY_MS if body.retry_ms is None else body.retry_ms,
         )
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise DecodeError(f"not the body of a message: {exc}", raw) from exc
-
-
-def _time_of(msg_id: str) -> int:
-    """Any number that follows from the id: of a UUIDv7 its time."""
-    try:
-        return int(msg_id[:8] + msg_id[9:13], 16)
-    except ValueError:
-        return 0
 
 
 def _check_layout(raw: bytes) -> None:
