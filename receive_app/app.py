@@ -21,7 +21,6 @@ from soraka.body import Environ, read_object, skip
 from soraka.budget import ReadingBudget
 from soraka.config import ReceiveConfig
 from soraka.errors import InvalidParams, NotAuthenticated, SorakaError, Unavailable
-from soraka.fields import load
 from soraka.message import Submission
 
 log = logging.getLogger(__name__)
@@ -183,7 +182,7 @@ class _Api:
 
     def submit_batch(self, data: dict[str, Any], caller: Caller) -> list[dict[str, Any]]:
         """One answer each. Raises Unavailable when every one of them is to be sent again."""
-        messages = load(schemas.BATCH, data)["messages"]
+        messages = schemas.BATCH.read(data).messages
         rules.check_batch_size("messages", len(messages), self._limits)
         answers = self._ingress.submit_batch(paced(map(self._parsed_or_refused, messages)), caller)
         if all(isinstance(answer, Unavailable) for answer in answers):
@@ -192,18 +191,18 @@ class _Api:
         return [_item(answer) for answer in answers]
 
     def cancel(self, data: dict[str, Any], caller: Caller) -> bool:
-        got = load(schemas.CANCEL, data)
-        self._ingress.cancel(got["topic_name"], got["msg_id"], got.get("command_id"), caller)
+        got = schemas.CANCEL.read(data)
+        self._ingress.cancel(got.topic_name, got.msg_id, got.command_id, caller)
         return True
 
     def add_time(self, data: dict[str, Any], caller: Caller) -> bool:
-        got = load(schemas.ADD_TIME, data)
-        order = (got["topic_name"], got["msg_id"], got["add_time"], got.get("command_id"))
+        got = schemas.ADD_TIME.read(data)
+        order = (got.topic_name, got.msg_id, got.add_time, got.command_id)
         self._ingress.add_time(*order, caller)
         return True
 
     def get(self, data: dict[str, Any], caller: Caller) -> dict[str, Any]:
-        return shown(self._ingress.get(load(schemas.GET, data)["msg_id"], caller))
+        return shown(self._ingress.get(schemas.GET.read(data).msg_id, caller))
 
     def _parsed(self, message: Any) -> Submission:
         return schemas.submission(message, self._limits.max_params_bytes)

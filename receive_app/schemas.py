@@ -10,7 +10,7 @@ from marshmallow import fields
 
 from receive_app.rules import params_text
 from soraka.errors import InvalidParams
-from soraka.fields import Anything, Fields, Int, Text, about, load
+from soraka.fields import Anything, Fields, Int, Text, about
 from soraka.message import DEFAULT_TTR_MS, MAX_DELAY_MS, MAX_RETRIES, Callback, Submission
 
 _UUID7 = "^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$"
@@ -19,15 +19,14 @@ _UUID7 = "^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$"
 class Params(fields.Field[Any]):
     """A JSON object, or a text that holds one."""
 
+    KIND: Any = dict | str
+
     default_error_messages = {"invalid": "Not a valid object."}  # noqa: RUF012 as the base has it
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> Any:
         if not isinstance(value, dict | str):
             raise self.make_error("invalid")
         return value
-
-    def passes(self, value: Any) -> bool:
-        return type(value) in (dict, str)
 
 
 def _topic_name() -> Text:
@@ -166,20 +165,20 @@ def submission(data: Any, max_params_bytes: int) -> Submission:
     """Of a JSON object. Raises InvalidParams; but for params, ranges are not yet checked."""
     if not isinstance(data, Mapping):
         raise InvalidParams("message", "must be a JSON object")
-    got = load(SUBMISSION, data)
-    callback, ttr, retry = got["callback"], got.get("ttr"), got.get("retry")
-    method = callback["request_type"].upper()
+    got = SUBMISSION.read(data)
+    callback, ttr, retry = got.callback, got.ttr, got.retry
+    method = callback.request_type.upper()
     return Submission(
-        topic=got["topic_name"],
+        topic=got.topic_name,
         callback=Callback(
             method=method,
-            url=callback["url"],
-            params=params_text(callback.get("params"), method, max_params_bytes),
+            url=callback.url,
+            params=params_text(callback.params, method, max_params_bytes),
         ),
-        delay_ms=got.get("delay_time"),
-        deliver_at=got.get("deliver_at"),
+        delay_ms=got.delay_time,
+        deliver_at=got.deliver_at,
         ttr_ms=DEFAULT_TTR_MS if ttr is None else ttr,
         retry_ms=None if retry is None else tuple(retry),
-        msg_id=got.get("msg_id"),
-        idempotency_key=got.get("idempotency_key"),
+        msg_id=got.msg_id,
+        idempotency_key=got.idempotency_key,
     )

@@ -11,19 +11,21 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
+from msgspec import Struct
+
 from soraka.message import DAY_MS, Attempt, Command, Instance, Message, State, Stored, Topic
 
 # --------------------------------------------------------------------------- Log
 
 
-class Record(NamedTuple):
+class Record(Struct, frozen=True, array_like=True, gc=False):
     """What is appended. Records with one key keep their order."""
 
     key: str
     value: bytes
 
 
-class Logged(NamedTuple):
+class Logged(Struct, frozen=True, gc=False):
     """A record read back, with its position in its partition. Records that were appended
     together may share one."""
 
@@ -130,7 +132,7 @@ class Log(LogReader, Protocol):
 # --------------------------------------------------------------------------- Store
 
 
-class NewMessage(NamedTuple):
+class NewMessage(Struct, frozen=True, gc=False):
     """A message read from the log."""
 
     position: int
@@ -138,7 +140,7 @@ class NewMessage(NamedTuple):
     owner: str
 
 
-class NewCommand(NamedTuple):
+class NewCommand(Struct, frozen=True, gc=False):
     """A command read from the log."""
 
     position: int
