@@ -11,8 +11,16 @@ from typing import Any, NoReturn
 from bench import balance, report, smoke
 from bench.numbers import calibration, wait_quiet
 from bench.processes import Guard
-from bench.programs import Program, end_to_end, pending, reference, submits, warm_up
-from bench.systems import Scale, running
+from bench.programs import (
+    Program,
+    end_to_end,
+    pending,
+    reference,
+    restart,
+    submits,
+    warm_up,
+)
+from bench.systems import Scale, Servers, running
 from bench.targets import (
     SinkProcess,
     SorakaTarget,
@@ -37,19 +45,19 @@ class Run:
         self._sink = sink
         self._rows: list[dict[str, Any]] = []
         self._calibrations: list[dict[str, float]] = []
+        self._compared: list[dict[str, Any]] = []
+        self._ratios: list[tuple[str, dict[str, float]]] = []
 
     def submit(self) -> None:
         """Each round beside a bare Flask of as many processes; medians of the rounds at the end."""
         options = self._options
         kinds = [(p, batch) for p in ("http", "thrift") for batch in (1, options.batch)]
-        ratios = []
         with self._soraka() as target:
             for _ in range(options.rounds):
                 bare = self._bare()
                 for protocol, batch in kinds:
-                    row = self._submits(target, protocol, batch)
-                    ratios.append(report.against(row, bare))
-        print(report.medians(ratios), flush=True)
+                    self._compare(self._submits(target, protocol, batch), bare)
+        self._conclude()
 
     def _submits(self, target: SorakaTarget, protocol: str, batch: int) -> dict[str, Any]:
         options = self._options
@@ -90,10 +98,16 @@ class Run:
             raise SystemExit("much slower than it was: " + "; ".join(fallen))
 
     def e2e(self) -> None:
+        """Each round beside a bare Flask; medians of the rounds at the end."""
         with self._soraka() as target:
-            for program in self._programs():
-                self._settle()
-                self._say("e2e", end_to_end(target, self._sink, program))
+            for _ in range(self._options.rounds):
+                bare = self._bare()
+                for program in self._programs():
+                    self._settle()
+                    row = end_to_end(target, self._sink, program)
+                    self._say("e2e", row)
+                    self._compare(row, bare)
+        self._conclude()
 
     def pending(self) -> None:
         rate = 500
@@ -107,7 +121,10 @@ class Run:
                 near=near,
                 say=lambda row: self._say("fill" if "submit_s" in row else "e2e", row),
             )
-        print(report.ratio(rows[2] | {"target": "after"}, rows[0] | {"target": "before"}))
+            print(report.ratio(rows[2] | {"target": "after"}, rows[0] | {"target": "before"}))
+            if isinstance(target.system, Servers):
+                for _ in range(self._options.rounds):
+                    self._say("start", restart(target, target.system, self._sink))
 
     def peer(self) -> None:
         """Turn and turn about, so that both meet the same machine."""
@@ -135,6 +152,15 @@ class Run:
         )
         for row in rows:
             self._say("e2e", row)
+
+    def _compare(self, row: dict[str, Any], bare: dict[str, Any]) -> None:
+        self._compared.append(row)
+        self._ratios.append(report.against(row, bare))
+
+    def _conclude(self) -> None:
+        print(report.typical(self._compared), report.medians(self._ratios), sep="\n", flush=True)
+        self._compared.clear()
+        self._ratios.clear()
 
     def document(self) -> dict[str, Any]:
         return {
@@ -211,7 +237,7 @@ def _options() -> argparse.Namespace:
     add("--workers", type=int, default=1, help="worker processes, on servers (%(default)s)")
     add("--centers", type=int, default=1, help="center processes, on servers (%(default)s)")
     add("--receive-processes", type=int, default=1, help="gunicorn workers (%(default)s)")
-    add("--rounds", type=int, default=1, help="of submit, peer, balance (%(default)s)")
+    add("--rounds", type=int, default=1, help="of all but smoke (%(default)s)")
     add("--peer-workers", type=int, default=2, help="Celery worker processes (%(default)s)")
     add("--quiet", type=float, default=0, help="wait so many s for an idle machine (%(default)s)")
     add("--limit", type=int, default=1800, help="s; then everything is ended (%(default)s)")

@@ -15,7 +15,12 @@ import idl
 # Stand in the place of a due time, and occur nowhere else. Digits: as many as epoch ms have.
 _HTTP_MARK = 1_111_222_233_334
 _THRIFT_MARK = 0x7A7B_7C7D_7E7F_7071
-PARAMS = {"order_id": 20_481_024, "action": "close-unpaid", "shop": "main street 12"}
+PARAMS = {
+    "order_id": 20_481_024,
+    "action": "close-unpaid",
+    "shop": "main street 12",
+    "customer": "k-1200345",
+}
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,11 @@ def _thrift(topic: str, url: str, batch: int) -> Template:
     submission = t.Submission(
         topic_name=topic,
         deliver_at=_THRIFT_MARK,
-        callback=t.Callback(request_type=t.RequestType.POST, url=url, params=json.dumps(PARAMS)),
+        callback=t.Callback(
+            request_type=t.RequestType.POST,
+            url=url,
+            params=json.dumps(PARAMS, separators=(",", ":")),
+        ),
     )
     if batch == 1:
         payload = thrift_call("submit", submission=submission)

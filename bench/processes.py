@@ -146,13 +146,15 @@ class Process:
                     pipe.close()
 
 
-def wait_until(condition: Callable[[], object], limit_s: float, what: str) -> None:
+def wait_until(
+    condition: Callable[[], object], limit_s: float, what: str, *, every_s: float = 0.05
+) -> None:
     """Returns when `condition` holds; raises TimeoutError at the limit."""
     deadline = time.monotonic() + limit_s
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(f"after {limit_s} s still not: {what}")
-        time.sleep(0.05)
+        time.sleep(every_s)
 
 
 class Usage:

@@ -9,6 +9,7 @@ from typing import Any
 from bench.load import Result
 from bench.numbers import percentile
 from bench.processes import Usage, wait_until
+from bench.systems import Servers
 from bench.targets import SinkProcess, SorakaTarget, Target
 
 HOUR_MS = 3_600_000
@@ -16,6 +17,9 @@ DAY_MS = 24 * HOUR_MS
 QUIET_S = 15.0
 """Without a callback for so long, the rest is missing."""
 PROBES = 64
+DUE_WHILE_DOWN_S = 1.5
+"""Less than `center.absent_ms`: it stays the message of that worker."""
+SETTLED_S = 3.0
 Row = dict[str, Any]
 
 
@@ -186,6 +190,28 @@ def wait_stored(target: SorakaTarget, sink: SinkProcess, limit_s: float = 600.0)
 
 
 # --------------------------------------------------------------------------- pending
+
+
+def restart(target: SorakaTarget, system: Servers, sink: SinkProcess) -> Row:
+    """Stops a worker and starts it again at its address, as an upgrade does, with a message of its
+    own due meanwhile. `called_s`: from the start of the process to that callback."""
+    name = next(name for name in system.pids if name.startswith("worker"))
+    calls = sink.count()
+    target.send(count=1, batch=1, connections=1, lead_ms=int(DUE_WHILE_DOWN_S * 1000))
+    stopped = time.monotonic()
+    with system.stopped(name):
+        time.sleep(max(0.0, stopped + DUE_WHILE_DOWN_S - time.monotonic()))
+    started = time.monotonic()
+    wait_until(lambda: sink.count() > calls, QUIET_S, "the worker calls again", every_s=0.005)
+    called_s = round(time.monotonic() - started, 2)
+    time.sleep(SETTLED_S)
+    rss_mb = {name: round(Usage(system.pids).rss_mb(name))}
+    return {
+        "target": target.name,
+        "program": f"restart of {name}",
+        "called_s": called_s,
+        "rss_mb": rss_mb,
+    }
 
 
 def pending(

@@ -15,6 +15,7 @@ COLUMNS = {
         *("target", "program", "accepted", "refused", "submit_rate", "lag_ms", "rate", "late_ms"),
         *("early", "missing", "doubles", "cpu_us", "rss_mb", "others", "error"),
     ),
+    "start": ("target", "program", "called_s", "rss_mb"),
     "fill": (
         *("target", "program", "accepted", "refused", "submit_rate", "submit_s", "stored_s"),
         *("size_mb", "cpu_us", "rss_mb", "others", "error"),
@@ -65,13 +66,49 @@ def ratio(soraka: Row, peer: Row) -> str:
 
 
 def against(row: Row, bare: Row) -> tuple[str, dict[str, float]]:
-    """Of a row of submits: its program, and its figures by those of the reference."""
+    """Of a row: its program, and its figures by those of the reference."""
+    rate, flask_us = bare["submit_rate"], bare["cpu_us"]["bare"]
+    if "rate" in row:
+        figures = {
+            "callbacks/s": row["rate"] / rate,
+            "CPU of all per message": _cpu(row) / flask_us,
+        }
+        return row["program"], figures
     cpu, ours = row["cpu_while_accepting"], ("receive", "standalone")
     receive = next(cpu[name] for name in ours if name in cpu)
     return row["program"], {
-        "submits/s": row["submit_rate"] / bare["submit_rate"],
-        "CPU of receive per message": receive / bare["cpu_us"]["bare"],
+        "submits/s": row["submit_rate"] / rate,
+        "CPU of receive per message": receive / flask_us,
     }
+
+
+def typical(rows: Sequence[Row]) -> str:
+    """The medians of each program over its rounds, and from the least to the most."""
+    lines = []
+    for program in dict.fromkeys(row["program"] for row in rows):
+        rounds = [_figures(row) for row in rows if row["program"] == program]
+        said = [f"{name} {_spread([r[name] for r in rounds])}" for name in rounds[0]]
+        lines.append(f"{program}, median of {len(rounds)}: {', '.join(said)}")
+    return "\n".join(lines)
+
+
+def _figures(row: Row) -> dict[str, float]:
+    found: dict[str, float] = {"submits/s": row["submit_rate"]}
+    if "rate" in row:
+        late = dict(zip(("p50", "p99", "max"), row["late_ms"], strict=True))
+        found = {"callbacks/s": row["rate"]} | {f"lateness {p} ms": ms for p, ms in late.items()}
+        wrong = ("early", "missing", "doubles", "refused")
+        found["early, missing, doubles, refused"] = sum(row[name] for name in wrong)
+    else:
+        found |= {f"{p} ms": ms for p, ms in zip(("p50", "p99"), row["submit_ms"], strict=False)}
+    for name, us in row.get("cpu_while_accepting", row["cpu_us"]).items():
+        role = f"{name.rstrip('0123456789')} us"
+        found[role] = found.get(role, 0) + us
+    return found
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{median(values):,.6g} ({min(values):,.6g} to {max(values):,.6g})"
 
 
 def medians(ratios: Sequence[tuple[str, Mapping[str, float]]]) -> str:

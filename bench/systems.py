@@ -156,10 +156,24 @@ class Servers(Soraka):
 
     def kill(self, name: str) -> None:
         """SIGKILL."""
-        (process,) = [p for p in self._processes if p.pid == self.pids[name]]
-        self._processes.remove(process)
-        os.killpg(self.pids.pop(name), signal.SIGKILL)
+        process = self._taken(name)
+        os.killpg(process.pid, signal.SIGKILL)
         process.stop()
+
+    @contextmanager
+    def stopped(self, name: str) -> Iterator[None]:
+        """By SIGTERM; at the end it is started again, at the same address."""
+        role, port = name.rstrip("0123456789"), self.addresses[name].rpartition(":")[2]
+        self._taken(name).stop()
+        yield
+        self._start(name, [role], self._environ | {f"SORAKA_{role.upper()}_THRIFT_PORT": port})
+
+    def _taken(self, name: str) -> Process:
+        """One that is to end."""
+        pid = self.pids.pop(name)
+        (process,) = [p for p in self._processes if p.pid == pid]
+        self._processes.remove(process)
+        return process
 
     def new_topic(self, *settings: str) -> str:
         """Made as an operator does."""

@@ -12,13 +12,15 @@ from soraka.errors import DecodeError
 from soraka.message import Attempt, Callback, Message, Method, State, Stored
 from soraka.ports import Claim, ClaimKind, NewMessage
 
-# layout, state, due_at, not_before while it is pending and then finished_at, lease_until, attempt,
-# tries, releases, ttr_ms, and the sizes of what follows: owner, topic, commands, reason, body; the
-# history is the rest
-HEAD = struct.Struct("<BBQQQIHHIHHHHI")
+# layout, state, due_at, a moment, attempt, tries, releases, ttr_ms, and the sizes of what follows:
+# owner, topic, commands, reason, body; the history is the rest
+HEAD = struct.Struct("<BBQQIHHIHHHHI")
 LAYOUT = 5
 """Another number for each layout there was; 0 to 3 began records that had none."""
 STATES = (State.PENDING, State.SUCCEEDED, State.CANCELLED, State.DEAD)
+_LEASED = 4
+"""The state of one that is pending; the moment is then the end of the lease. Of others that are
+pending it is `not_before`, of the rest `finished_at`."""
 _KINDS = (ClaimKind.GONE, ClaimKind.LATER, ClaimKind.BUSY)
 _FIRE = 3
 _EMPTY = Claim(ClaimKind.GONE)
@@ -47,7 +49,7 @@ def new_record(new: NewMessage) -> bytes:
     message = new.message
     owner, topic, body = new.owner.encode(), message.topic.encode(), _body_of(message)
     sizes = (len(owner), len(topic), 0, 0, len(body))
-    head = HEAD.pack(LAYOUT, 0, message.due_at, 0, 0, 0, 0, 0, message.ttr_ms, *sizes)
+    head = HEAD.pack(LAYOUT, 0, message.due_at, 0, 0, 0, 0, message.ttr_ms, *sizes)
     return b"".join((head, owner, topic, body))
 
 
@@ -62,8 +64,8 @@ def claim_of(msg_id: str, kind: int, rest: int | bytes, life: str, free_at: int)
 def stored_of(msg_id: str, raw: bytes) -> Stored:
     """Source: the value of a record's key. Raises DecodeError."""
     _check_layout(raw)
-    _, number, due, held_or_finished, lease, _, tries, *_ = HEAD.unpack_from(raw)
-    state = STATES[number]
+    _, number, due, moment, _, tries, *_ = HEAD.unpack_from(raw)
+    state, is_leased = _state_of(number), number == _LEASED
     is_pending = state is State.PENDING
     owner, _, _, reason, _, _ = _parts(raw)
     return Stored(
@@ -71,10 +73,10 @@ def stored_of(msg_id: str, raw: bytes) -> Stored:
         state=state,
         owner=owner.decode(),
         due_at=due,
-        not_before=held_or_finished if is_pending else 0,
+        not_before=moment if is_pending and not is_leased else 0,
         attempt=tries,
-        lease_until=lease,
-        finished_at=0 if is_pending else held_or_finished,
+        lease_until=moment if is_leased else 0,
+        finished_at=0 if is_pending else moment,
         reason=reason.decode(),
     )
 
@@ -82,7 +84,7 @@ def stored_of(msg_id: str, raw: bytes) -> Stored:
 def place_of(raw: bytes) -> tuple[bytes, State]:
     """Topic and state of a record. Raises DecodeError."""
     _check_layout(raw)
-    return _parts(raw)[1], STATES[raw[1]]
+    return _parts(raw)[1], _state_of(raw[1])
 
 
 def history_in(raw: bytes) -> list[Attempt]:
@@ -97,7 +99,7 @@ def wrong_layout(layout: int) -> str:
 
 
 def _fire(msg_id: str, raw: bytes, life: str, free_at: int) -> Claim:
-    _, _, due, _, lease, attempt, tries, releases, ttr_ms, *_ = HEAD.unpack_from(raw)
+    _, _, due, lease, attempt, tries, releases, ttr_ms, *_ = HEAD.unpack_from(raw)
     try:
         message = _message_in(msg_id, raw)
     except DecodeError:
@@ -135,6 +137,10 @@ def _message_in(msg_id: str, raw: bytes) -> Message:
         )
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise DecodeError(f"not the body of a message: {exc}", raw) from exc
+
+
+def _state_of(number: int) -> State:
+    return State.PENDING if number == _LEASED else STATES[number]
 
 
 def _check_layout(raw: bytes) -> None:

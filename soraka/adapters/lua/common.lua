@@ -28,16 +28,18 @@
 -- So any first part of a script, run once more before what came later, must lose nothing.
 --
 -- The first part of HEAD is patched in place by claim and settle, and the history grows at the end,
--- so that the AOF grows by 34 bytes and an attempt and not by the body. The sizes are written with
+-- so that the AOF grows by 26 bytes and an attempt and not by the body. The sizes are written with
 -- what they measure alone: a patch fits any record of its message, also one of a script cut off.
 -- redis_record.py has the same layout, and the same number for it, the first byte of a record.
 -- docs/operations.md says how to change it.
 local PREFIX = KEYS[1]
 local LAYOUT = 5
-local CHANGING, SIZES = '<BBI8I8I8I4HH', '<I4HHHHI4'
-local HEAD, HEAD_SIZE = CHANGING .. string.sub(SIZES, 2), 50
+local CHANGING, SIZES = '<BBI8I8I4HH', '<I4HHHHI4'
+local HEAD, HEAD_SIZE = CHANGING .. string.sub(SIZES, 2), 42
 local MOST = 65535 -- tries and releases that HEAD has room for
 local PENDING, SUCCEEDED, CANCELLED, DEAD = 0, 1, 2, 3
+local LEASED = 4 -- in a record, of one that is pending. Its moment is then the end of the lease; of
+-- others that are pending until when they are held back, of the rest when they were finished
 local PARKED = '~' -- begins the owners of the messages of paused topics
 -- Verdicts kept per message, and commands kept at the door of an unknown one.
 local REMEMBERED = 128
@@ -54,9 +56,13 @@ local function clock()
 end
 
 local function changing(r)
-  local held_or_finished = r.state == PENDING and r.not_before or r.finished
-  return struct.pack(CHANGING, LAYOUT, r.state, r.due, held_or_finished, r.lease, r.attempt,
-    r.tries, r.releases)
+  local state, moment = r.state, r.finished
+  if r.lease > 0 then
+    state, moment = LEASED, r.lease
+  elseif state == PENDING then
+    moment = r.not_before
+  end
+  return struct.pack(CHANGING, LAYOUT, state, r.due, moment, r.attempt, r.tries, r.releases)
 end
 
 local function head(r)
@@ -74,10 +80,16 @@ local function load(id)
   local raw = redis.call('GET', PREFIX .. 'm:' .. id)
   if not raw then return nil end
   if string.byte(raw) ~= LAYOUT then refuse_layout(id, string.byte(raw)) end
-  local _, state, due, held_or_finished, lease, attempt, tries, releases, ttr, owner_size,
-    topic_size, commands_size, reason_size, body_size = struct.unpack(HEAD, raw)
-  local not_before, finished = held_or_finished, 0
-  if state ~= PENDING then not_before, finished = 0, held_or_finished end
+  local _, state, due, moment, attempt, tries, releases, ttr, owner_size, topic_size,
+    commands_size, reason_size, body_size = struct.unpack(HEAD, raw)
+  local not_before, lease, finished = 0, 0, 0
+  if state == LEASED then
+    state, lease = PENDING, moment
+  elseif state == PENDING then
+    not_before = moment
+  else
+    finished = moment
+  end
   local at = HEAD_SIZE + owner_size
   -- all at once: a table that grows costs as much as the rest
   return {
@@ -117,6 +129,13 @@ local function save_whole(r, how)
   r.commands_size, r.reason_size = #r.commands, #r.reason
   local record = {head(r), r.owner, r.topic, r.commands, r.reason, r.body, r.history}
   redis.call('SET', PREFIX .. 'm:' .. r.id, table.concat(record), unpack(how or {}))
+end
+
+-- Of a record that is there, or ''.
+local function state_in(raw)
+  local layout, state = string.byte(raw, 1, 2)
+  if layout ~= LAYOUT then return nil end
+  return state == LEASED and PENDING or state
 end
 
 local function look_at(r)

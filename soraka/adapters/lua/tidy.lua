@@ -12,7 +12,7 @@ local is_full = redis.call('HINCRBY', MARK, 'calls', 1) % FULL_EVERY == 0
 local live = 0
 
 local function is_stale(state, id)
-  return redis.call('GETRANGE', PREFIX .. 'm:' .. id, 0, 1) ~= string.char(LAYOUT, state)
+  return state_in(redis.call('GETRANGE', PREFIX .. 'm:' .. id, 0, 1)) ~= state
 end
 
 -- Returns the last id looked at, or nil when the list has ended, or is left.
