@@ -21,7 +21,7 @@ from soraka.ports import Batch, Consumer, Logged, Record
 
 log = logging.getLogger(__name__)
 
-LAYOUT = 1
+LAYOUT = 2
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS log_id (id TEXT NOT NULL);
 INSERT INTO log_id SELECT lower(hex(randomblob(8))) WHERE NOT EXISTS (SELECT 1 FROM log_id);

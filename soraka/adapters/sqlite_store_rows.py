@@ -12,8 +12,8 @@ from soraka.adapters.id_span import IdSpan
 from soraka.message import Attempt, Command, CommandKind, State
 from soraka.ports import HISTORY_LENGTH
 
-LAYOUT = 1
-"""Of the tables; `upgrade` knows those before. docs/operations.md says how to change it."""
+LAYOUT = 2
+"""Of the tables and of the bodies in them. docs/operations.md says how to change it."""
 SCHEMA = """
 PRAGMA cache_size = -65536;
 CREATE TABLE IF NOT EXISTS message (
@@ -144,16 +144,6 @@ _PURGE_EARLY = (
     "DELETE FROM early WHERE number IN (SELECT number FROM early WHERE expires_at <= ? LIMIT ?)"
 )
 PURGED_AT_ONCE = 500
-
-
-def upgrade(connection: sqlite3.Connection) -> None:
-    """Before SCHEMA: adds to the tables of an older file what they have not."""
-    columns = {column for _, column, *_ in connection.execute("PRAGMA table_info(message)")}
-    for column in ("not_before", "releases") if columns else ():
-        if column not in columns:
-            connection.execute(
-                f"ALTER TABLE message ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0"
-            )
 
 
 class Rows:

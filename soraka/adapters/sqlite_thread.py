@@ -23,8 +23,8 @@ Work = Callable[[sqlite3.Connection], Any]
 class SqliteThread:
     """`synchronous` is FULL where every commit must survive power loss, else NORMAL.
 
-    `layout` is the number of what `schema` makes, kept in the file; `upgrade` runs before that, to
-    bring an older file there. A file of a later layout is refused.
+    `layout` is the number of what `schema` makes and of what is kept in it. A file of another one
+    is refused.
 
     `unavailable` is raised when the database cannot be written (disk full, i/o error), when
     `max_waiting` pieces of work wait already, or when one is not done after `timeout_ms`.
@@ -40,7 +40,6 @@ class SqliteThread:
         unavailable: type[Unavailable],
         timeout_ms: int = 5000,
         max_waiting: int = 10_000,
-        upgrade: Work | None = None,
     ) -> None:
         self._unavailable = unavailable
         self._timeout_s = timeout_ms / 1000
@@ -56,7 +55,7 @@ class SqliteThread:
             raise unavailable(f"{path}: {exc.strerror}") from exc
         self._pool = ThreadPool(1)
         opened: sqlite3.Connection | sqlite3.Error = self._pool.apply(
-            _opened, (path, schema, layout, upgrade)
+            _opened, (path, schema, layout)
         )
         if isinstance(opened, sqlite3.Error):
             self._pool.kill()
@@ -127,28 +126,25 @@ def _locked(path: Path) -> IO[str]:
     return file
 
 
-def _opened(
-    path: Path, schema: str, layout: int, upgrade: Work | None
-) -> sqlite3.Connection | sqlite3.Error:
+def _opened(path: Path, schema: str, layout: int) -> sqlite3.Connection | sqlite3.Error:
     """The error as a value: gevent prints what is raised on its threads."""
     try:
-        return _open(path, schema, layout, upgrade)
+        return _open(path, schema, layout)
     except sqlite3.Error as exc:
         return exc
 
 
-def _open(path: Path, schema: str, layout: int, upgrade: Work | None) -> sqlite3.Connection:
+def _open(path: Path, schema: str, layout: int) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA busy_timeout = 2000")
     ((found,),) = connection.execute("PRAGMA user_version")
-    if found > layout:
+    ((tables,),) = connection.execute("SELECT count(*) FROM sqlite_schema")
+    if tables and found != layout:
         connection.close()
-        raise sqlite3.DatabaseError(f"layout {found}, this version of soraka reads up to {layout}")
+        raise sqlite3.DatabaseError(f"layout {found}, this version of soraka reads {layout}")
     connection.execute("PRAGMA journal_mode = WAL")
-    if upgrade is not None:
-        upgrade(connection)
-    connection.executescript(schema)
     connection.execute(f"PRAGMA user_version = {layout}")
+    connection.executescript(schema)
     return connection
 
 

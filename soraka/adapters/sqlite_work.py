@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from soraka.adapters.sqlite_store_rows import LAYOUT, SCHEMA, Rows, upgrade
+from soraka.adapters.sqlite_store_rows import LAYOUT, SCHEMA, Rows
 from soraka.adapters.sqlite_thread import SqliteThread
 from soraka.errors import StoreUnavailable
 
@@ -24,7 +24,6 @@ class SqliteWork:
                 path,
                 schema=SCHEMA,
                 layout=LAYOUT,
-                upgrade=upgrade,
                 synchronous="NORMAL",
                 unavailable=StoreUnavailable,
                 timeout_ms=timeout_ms,
