@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from soraka.errors import InvalidParams
-from soraka.message import DAY_MS
+from soraka.limits import DAY_MS
 from soraka.ports import STATS_MS, Registry, StoreArchive
 from soraka.stats import HOURLY, MINUTE_MS, WORKERS
 from soraka.topics import check_name

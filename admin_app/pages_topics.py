@@ -13,7 +13,8 @@ from admin_app.access import operator_only
 from admin_app.page_kit import Answer, Reader, asks, refused, tell_refused, then, to
 from admin_app.service import Service
 from soraka.errors import Conflict, InvalidParams, SorakaError
-from soraka.message import BALANCES, DEFAULT_RETRY_MS, Topic
+from soraka.limits import BALANCES, DEFAULT_RETRY_MS
+from soraka.message import Topic
 from soraka.topics import check_name, check_settings
 
 PER_PAGE = 50

@@ -16,7 +16,8 @@ from admin_app.topics import CHOICES
 from soraka.body import integer
 from soraka.errors import InvalidParams
 from soraka.fields import Flag, Int, KnownFields, Text, about
-from soraka.message import BALANCES, MAX_DELAY_MS, MAX_RETRIES, WEIGHTS, State
+from soraka.limits import BALANCES, MAX_DELAY_MS, MAX_RETRIES, WEIGHTS
+from soraka.message import State
 from soraka.topics import (
     MAX_BUSINESS,
     MAX_DISPATCHES,

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from soraka.errors import InvalidParams
-from soraka.message import DAY_MS, NO_OWNER, PARKED, Stored, Topic
+from soraka.limits import DAY_MS
+from soraka.message import NO_OWNER, PARKED, Stored, Topic
 
 _UNITS = (("d", DAY_MS), ("h", 3_600_000), ("min", 60_000), ("s", 1000), ("ms", 1))
 _WRITTEN = {"ms": 1, "s": 1000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": DAY_MS}

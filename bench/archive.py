@@ -24,7 +24,8 @@ from gevent.pool import Pool  # noqa: E402
 
 from bench.store import PARAMS, SETTINGS, URL  # noqa: E402
 from soraka.adapters.redis_store import RedisStore  # noqa: E402
-from soraka.message import DAY_MS, Callback, Command, CommandKind, Message, State  # noqa: E402
+from soraka.limits import DAY_MS  # noqa: E402
+from soraka.message import Callback, Command, CommandKind, Message, State  # noqa: E402
 from soraka.ports import Ended, Lease, NewMessage, Outcome, Query, Sample  # noqa: E402
 
 TOPICS = [f"topic-{i}" for i in range(100)]

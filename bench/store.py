@@ -24,7 +24,8 @@ import uuid_utils  # noqa: E402
 
 from soraka.adapters.redis_store import RedisStore  # noqa: E402
 from soraka.adapters.sqlite_store import SqliteStore  # noqa: E402
-from soraka.message import DAY_MS, Callback, Message  # noqa: E402
+from soraka.limits import DAY_MS  # noqa: E402
+from soraka.message import Callback, Message  # noqa: E402
 from soraka.ports import Claim, Ended, FullStore, NewMessage, Outcome  # noqa: E402
 from soraka.wire import encode  # noqa: E402
 

@@ -19,7 +19,8 @@ from receive_app.ingress import Ingress
 from receive_app.pace import paced
 from soraka.config import ReceiveConfig
 from soraka.errors import PLAIN, InvalidParams, SorakaError, Unavailable
-from soraka.message import DEFAULT_TTR_MS, Callback, Method, State, Stored, Submission
+from soraka.limits import DEFAULT_TTR_MS
+from soraka.message import Callback, Method, State, Stored, Submission
 
 log = logging.getLogger(__name__)
 

@@ -16,13 +16,8 @@ import msgspec
 from soraka.commands import check_delay
 from soraka.config import ReceiveConfig
 from soraka.errors import DelayTooLong, InvalidParams
-from soraka.message import (
-    ID_AHEAD_MS,
-    MAX_DELAY_MS,
-    Callback,
-    Submission,
-    id_time_ms,
-)
+from soraka.limits import MAX_DELAY_MS
+from soraka.message import ID_AHEAD_MS, Callback, Submission, id_time_ms
 from soraka.strict_json import decode
 from soraka.topics import check_name, check_retry
 

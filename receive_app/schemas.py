@@ -11,7 +11,8 @@ from marshmallow import fields
 from receive_app.rules import params_text
 from soraka.errors import InvalidParams
 from soraka.fields import Anything, Fields, Int, Text, about
-from soraka.message import DEFAULT_TTR_MS, MAX_DELAY_MS, MAX_RETRIES, Callback, Submission
+from soraka.limits import DEFAULT_TTR_MS, MAX_DELAY_MS, MAX_RETRIES
+from soraka.message import Callback, Submission
 
 _UUID7 = "^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$"
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from soraka.cli_shared import DELAYS, MS, Target, call, for_clients, patch
-from soraka.message import MAX_DELAY_MS
+from soraka.limits import MAX_DELAY_MS
 
 _I64 = click.IntRange(0, 2**63 - 1)
 

@@ -11,7 +11,7 @@ import click
 
 from soraka import config, profiles
 from soraka.errors import ConfigError, PeerUnavailable, SorakaError
-from soraka.message import MAX_DELAY_MS
+from soraka.limits import MAX_DELAY_MS
 
 CONFIG = click.option(
     "--config",

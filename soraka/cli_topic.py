@@ -13,7 +13,7 @@ import click
 
 from soraka import topic_lines
 from soraka.cli_shared import ADDRESSES, CONFIG, DELAYS, errors, load, patch
-from soraka.message import BALANCES, WEIGHTS
+from soraka.limits import BALANCES, WEIGHTS
 from soraka.topics import (
     MAX_DISPATCHES,
     MAX_RATE,

@@ -19,15 +19,8 @@ from soraka.errors import (
     SorakaError,
     TooLate,
 )
-from soraka.message import (
-    ID_AHEAD_MS,
-    MAX_DELAY_MS,
-    Command,
-    CommandKind,
-    Message,
-    Topic,
-    id_time_ms,
-)
+from soraka.limits import MAX_DELAY_MS
+from soraka.message import ID_AHEAD_MS, Command, CommandKind, Message, Topic, id_time_ms
 from soraka.ports import Clock, Log, Record, Store, StoreReader, Verdict
 from soraka.stats import Counted
 

@@ -22,7 +22,7 @@ from soraka.destinations import (
     networks,
 )
 from soraka.errors import ConfigError
-from soraka.message import BALANCES, DAY_MS, DEFAULT_RETRY_MS, MAX_DELAY_MS, WEIGHTS
+from soraka.limits import BALANCES, DAY_MS, DEFAULT_RETRY_MS, MAX_DELAY_MS, WEIGHTS
 
 ENV_PREFIX = "SORAKA_"
 REDIS_MODES = ("single", "sentinel", "cluster")

@@ -17,20 +17,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-DAY_MS = 24 * 60 * 60 * 1000
-MAX_DELAY_MS = 7 * DAY_MS
-DEFAULT_TTR_MS = 1000
-DEFAULT_RETRY_MS = (1_000, 10_000, 60_000, 300_000, 3_000_000)
-MAX_RETRIES = 32
-DEFAULT_WEIGHT = 100
-BALANCES = (
-    "round_robin",
-    "random",
-    "weighted_round_robin",
-    "weighted_random",
-    "least_loaded",
-)
-WEIGHTS = ("instance", "load")
+from soraka.limits import DAY_MS, DEFAULT_RETRY_MS, DEFAULT_TTR_MS, DEFAULT_WEIGHT, MAX_RETRIES
+
 ID_LENGTH = 36
 SLICE_MS = 32
 """See `part_of`."""

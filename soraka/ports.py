@@ -13,7 +13,8 @@ from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
-from soraka.message import DAY_MS, Attempt, Command, Instance, Message, State, Stored, Topic
+from soraka.limits import DAY_MS
+from soraka.message import Attempt, Command, Instance, Message, State, Stored, Topic
 
 # --------------------------------------------------------------------------- Log
 

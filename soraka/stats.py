@@ -14,7 +14,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
-from soraka.message import DAY_MS
+from soraka.limits import DAY_MS
 from soraka.ports import Ended, Sample
 
 MINUTE_MS = 60_000

@@ -7,15 +7,8 @@ from ipaddress import ip_address
 
 from soraka.config import TopicsConfig
 from soraka.errors import Conflict, InvalidParams, ReservedTopicName, TopicNotFound
-from soraka.message import (
-    BALANCES,
-    DAY_MS,
-    MAX_DELAY_MS,
-    MAX_RETRIES,
-    RESERVED_TOPICS,
-    WEIGHTS,
-    Topic,
-)
+from soraka.limits import BALANCES, DAY_MS, MAX_DELAY_MS, MAX_RETRIES, WEIGHTS
+from soraka.message import RESERVED_TOPICS, Topic
 from soraka.ports import Log, Registry
 from soraka.signing import MAX_SECRETS, key_of, new_secret
 

@@ -15,7 +15,8 @@ from soraka.adapters.redis_scripts import prefix, records
 from soraka.adapters.redis_send import surely_not_run
 from soraka.adapters.redis_shards import RedisShards
 from soraka.errors import DecodeError
-from soraka.message import DAY_MS, PARKED, Attempt, State, Stored
+from soraka.limits import DAY_MS
+from soraka.message import PARKED, Attempt, State, Stored
 from soraka.ports import STATS_MS, Backlog, NotAdded, Query, Sample
 
 LISTS_AT_ONCE = 100

@@ -8,7 +8,8 @@ import json
 from typing import Any, TypeVar
 
 from soraka.errors import DecodeError, InvalidParams, UnknownService
-from soraka.message import DEFAULT_RETRY_MS, DEFAULT_WEIGHT, Instance, Topic
+from soraka.limits import DEFAULT_RETRY_MS, DEFAULT_WEIGHT
+from soraka.message import Instance, Topic
 from soraka.signing import key_of
 
 T = TypeVar("T")

@@ -16,17 +16,8 @@ from admin_app.monitor import COUNTS, LATE_MS, Calls, FlowPoint, Lateness, Minut
 from admin_app.overview import Overview, Role
 from admin_app.topics import TopicView
 from soraka.errors import MessageNotFound, TopicNotFound
-from soraka.message import (
-    DAY_MS,
-    Attempt,
-    Callback,
-    Instance,
-    Message,
-    State,
-    Stored,
-    Topic,
-    parked_owner,
-)
+from soraka.limits import DAY_MS
+from soraka.message import Attempt, Callback, Instance, Message, State, Stored, Topic, parked_owner
 from soraka.ports import Backlog, Totals
 
 NOW = int(time.time() * 1000)

@@ -13,7 +13,8 @@ from center.resume import Resume
 from center.workers import Workers
 from soraka.adapters.local_registry import LocalRegistry
 from soraka.clock import StoreClock
-from soraka.message import DAY_MS, Instance, State, Topic, parked_owner
+from soraka.limits import DAY_MS
+from soraka.message import Instance, State, Topic, parked_owner
 from soraka.metrics import Metrics
 from soraka.ports import ClaimKind, Ended, FullStore, Move, Outcome, Verdict
 from soraka.stats import MINUTE_MS, Tally

@@ -9,7 +9,8 @@ import gevent
 import pytest
 
 from soraka.errors import Gap, StoreUnavailable
-from soraka.message import DAY_MS, MAX_DELAY_MS, Callback, Command, State
+from soraka.limits import DAY_MS, MAX_DELAY_MS
+from soraka.message import Callback, Command, State
 from soraka.ports import (
     DOOR_MS,
     Claim,

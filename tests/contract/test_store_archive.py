@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from soraka.message import DAY_MS, Attempt, Command, Message, State, Stored, parked_owner
+from soraka.limits import DAY_MS
+from soraka.message import Attempt, Command, Message, State, Stored, parked_owner
 from soraka.ports import (
     HISTORY_LENGTH,
     STATS_MS,

@@ -12,7 +12,8 @@ import pytest
 import idl
 from admin_app.api import Api
 from soraka.errors import LogUnavailable, StoreUnavailable
-from soraka.message import DAY_MS, Instance, parked_owner
+from soraka.limits import DAY_MS
+from soraka.message import Instance, parked_owner
 from soraka.ports import Move, Sample
 from soraka.process import listen
 from soraka.rpc import RpcServer

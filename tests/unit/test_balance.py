@@ -7,7 +7,8 @@ import pytest
 
 from center.balance import Balancer, candidates, shares
 from center.pulse import LEAST, MISSES, Load, Pulse, free_capacity, slowness
-from soraka.message import BALANCES, NO_OWNER, Instance, Topic
+from soraka.limits import BALANCES
+from soraka.message import NO_OWNER, Instance, Topic
 
 BUSY = Load(held=5_000, in_flight=1_000, cpu=0.5, memory_bytes=100 << 20)
 

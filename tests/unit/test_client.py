@@ -19,7 +19,8 @@ from gevent.server import StreamServer
 import idl
 from soraka import errors, tokens
 from soraka.client import Client, NewMessage, State, Submitted, batches
-from soraka.message import DEFAULT_RETRY_MS, Message
+from soraka.limits import DEFAULT_RETRY_MS
+from soraka.message import Message
 from soraka.ports import Query
 from soraka.rpc import RpcServer
 from soraka.tokens import Right, Tokens

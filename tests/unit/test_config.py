@@ -1,5 +1,7 @@
 """Settings: where they come from, and how wrong ones are refused."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -154,3 +156,14 @@ def test_secrets_may_come_from_the_environment() -> None:
         None, {"SORAKA_LOG_USERNAME": "me", "SORAKA_LOG_PASSWORD": "x", "SORAKA_SERVER_CA": "y"}
     )
     assert (loaded.log.username, loaded.log.password) == ("me", "x")
+
+
+def test_settings_are_read_where_nothing_else_is_installed() -> None:
+    """As Ansible does on the host it runs on."""
+    check = Path(__file__).parents[2] / "ansible/roles/soraka/files/check-settings"
+    for text, code in ((b"", 0), (b"[store]\nshards = 0\n", 1)):
+        done = subprocess.run(
+            [sys.executable, "-S", check], input=text, capture_output=True, check=False
+        )
+        assert done.returncode == code, done.stderr
+        assert b"Traceback" not in done.stderr

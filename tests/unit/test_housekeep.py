@@ -9,7 +9,8 @@ from center.housekeep import TELL_AGAIN_S, Housekeep
 from soraka.adapters.local_registry import LocalRegistry
 from soraka.adapters.sqlite_store import SqliteStore
 from soraka.errors import StoreUnavailable
-from soraka.message import DAY_MS, Topic
+from soraka.limits import DAY_MS
+from soraka.message import Topic
 
 
 class Listening(SqliteStore):

@@ -21,10 +21,9 @@ from soraka.errors import (
     TooLate,
     TopicNotFound,
 )
+from soraka.limits import DEFAULT_RETRY_MS, MAX_DELAY_MS
 from soraka.message import (
-    DEFAULT_RETRY_MS,
     ID_AHEAD_MS,
-    MAX_DELAY_MS,
     RESERVED_TOPICS,
     Callback,
     Command,

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from receive_app import rules
-from soraka.message import DEFAULT_RETRY_MS, MAX_DELAY_MS, Message, State
+from soraka.limits import DEFAULT_RETRY_MS, MAX_DELAY_MS
+from soraka.message import Message, State
 from tests.unit.receive_kit import TOPIC, URL, Kit, exchange, serving, uuid7
 
 SUBMIT = "/sorakaq/msg/submit"

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 import idl
-from soraka.message import DEFAULT_RETRY_MS, MAX_DELAY_MS, Message, State
+from soraka.limits import DEFAULT_RETRY_MS, MAX_DELAY_MS
+from soraka.message import Message, State
 from soraka.rpc import RpcClient, RpcServer
 from tests.unit.receive_kit import TOPIC, URL, Kit, uuid7
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from soraka import flusher
 from soraka.errors import StoreUnavailable
 from soraka.flusher import Flusher
-from soraka.message import DAY_MS
+from soraka.limits import DAY_MS
 from soraka.ports import Ended, NotAdded, Sample
 from soraka.stats import HOUR_MS, LATE_MS, MAX_KEPT, MAX_TOPICS, MINUTE_MS, Tally
 

@@ -9,7 +9,8 @@ import pytest
 
 from soraka.config import Config, override
 from soraka.errors import Conflict, InvalidParams, TopicNotFound
-from soraka.message import BALANCES, DAY_MS, MAX_DELAY_MS, Topic
+from soraka.limits import BALANCES, DAY_MS, MAX_DELAY_MS
+from soraka.message import Topic
 from soraka.topics import Topics, check_settings
 from soraka.wiring import open_topics
 

@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from soraka import wire
 from soraka.errors import DecodeError
-from soraka.message import DAY_MS, Callback, Command, CommandKind, Message
+from soraka.limits import DAY_MS
+from soraka.message import Callback, Command, CommandKind, Message
 
 MESSAGE = Message(
     msg_id="01890a5d-ac96-774b-bcce-b302099a8057",
