@@ -31,6 +31,9 @@ PARKED = "~"
 RESERVED_TOPICS = frozenset({"admin", "center", "worker", "receive", "lock", "iptopic"})
 
 
+Name = Annotated[str, Meta(max_length=250)]
+"""Other producers may write to the log. The store has 16 bits for how many bytes an id, a name, or
+the 128 command ids that it remembers of a message take."""
 Ms = Annotated[int, Meta(ge=0, lt=1 << 53)]
 """Below 2**53 Redis still counts in whole milliseconds."""
 
@@ -63,8 +66,8 @@ class Message(
     `retry_ms` are the delays before the second, third, ... attempt.
     """
 
-    msg_id: str
-    topic: str
+    msg_id: Name
+    topic: Name
     created_at: Ms
     due_at: Ms
     ttr_ms: Annotated[int, Meta(ge=0, le=DAY_MS)]
@@ -84,9 +87,9 @@ class Command(
 ):
     """`command_id` makes it idempotent: the record remembers the ids applied to it."""
 
-    command_id: str
-    msg_id: str
-    topic: str
+    command_id: Annotated[str, Meta(max_length=100)]
+    msg_id: Name
+    topic: Name
     kind: CommandKind
     add_ms: Ms = 0
 

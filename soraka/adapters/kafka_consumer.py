@@ -22,8 +22,8 @@ from soraka.ports import Batch
 
 log = logging.getLogger(__name__)
 
-MAX_RECORDS = 100
-"""Of Kafka; each may be a bundle."""
+MAX_RECORDS = 50
+"""Of Kafka; each may be a bundle, so in all up to 20,000 messages."""
 CLOSE_MS = 2000
 SPAN_MS = 5000
 JOIN_MS = 2000

@@ -93,9 +93,11 @@ def test_what_is_encoded_is_decoded(
         {"retry_ms": (2**63 - 1,)},
         {"retry_ms": (1,) * 33},
         {"retry_ms": (1,) * 100_000},
+        {"msg_id": "x" * 251},
+        {"topic": "x" * 251},
     ],
 )
-def test_a_number_out_of_range_is_a_decode_error(wrong: dict[str, Any]) -> None:
+def test_what_is_out_of_range_is_a_decode_error(wrong: dict[str, Any]) -> None:
     with pytest.raises(DecodeError):
         wire.decode(wire.encode(replace(MESSAGE, **wrong)))
 
@@ -131,6 +133,14 @@ def test_what_follows_a_record_is_refused(more: bytes) -> None:
 def test_a_text_that_is_not_utf8_is_a_decode_error() -> None:
     with pytest.raises(DecodeError):
         wire.decode(wire.encode(MESSAGE).replace(b"orders", b"order\xff"))
+
+
+def test_a_command_id_longer_than_any_is_a_decode_error() -> None:
+    """128 of them must fit in what the store has for them."""
+    longest = replace(COMMAND, command_id="x" * 100)
+    assert wire.decode(wire.encode(longest)) == longest
+    with pytest.raises(DecodeError):
+        wire.decode(wire.encode(replace(COMMAND, command_id="x" * 101)))
 
 
 def test_a_command_is_no_message() -> None:
