@@ -46,10 +46,11 @@ class Bundle:
     def add(self, record: Record) -> bool:
         """False when there is no room for it; for the first there always is."""
         size = len(record.key) + len(record.value)
-        self._bytes += size
-        if self.records and (self._bytes > MAX_BYTES or len(self.records) >= MAX_RECORDS):
+        whole = self._bytes + size
+        if self.records and (whole > MAX_BYTES or len(self.records) >= MAX_RECORDS):
             return False
         self.records.append(record)
+        self._bytes = whole
         self.held += size + RECORD_OVERHEAD
         return True
 
