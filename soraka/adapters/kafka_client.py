@@ -72,6 +72,18 @@ class _Direct(KafkaNetSocket):  # type: ignore[misc]
             raise
 
 
+class _Network(KafkaNetClient):  # type: ignore[misc]
+    """Closed, it leaves no socket behind. kafka-python would let those that have something to send
+    still do so first, and then ends what does it."""
+
+    def close(self, node_id: Any = None) -> None:
+        if node_id is None:
+            for each in self._manager._conns.values():
+                if each.transport is not None:
+                    each.transport._write_buffer.clear()
+        super().close(node_id)
+
+
 class _Translated(AbstractContextManager[None]):
     def __exit__(self, _kind: object, exc: BaseException | None, _trace: object) -> None:
         if isinstance(exc, (KafkaError, OSError)):
@@ -111,7 +123,7 @@ def opened(make: Callable[..., Any], **settings: Any) -> tuple[Any, Any]:
         secured.refused = ""
 
     def network(**config: Any) -> Any:
-        made.append(KafkaNetClient(**config))
+        made.append(_Network(**config))
         # Asked for by name, an unknown topic would be asked for again ten times a second for ever.
         made[0].cluster.need_all_topic_metadata = True
         _stop_when_refused(made[0]._manager, said)
