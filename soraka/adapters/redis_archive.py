@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import gevent
 
-from soraka.adapters.id_span import IdSpan, id_span
 from soraka.adapters.redis_args import pairs, triples
 from soraka.adapters.redis_ids import full, short_span
 from soraka.adapters.redis_node import Arg
@@ -56,7 +55,7 @@ class RedisArchive(RedisShards):
         found: list[Stored] = []
         for _ in range(ROUNDS):
             wanted = min(limit - len(found), ENTRIES_AT_ONCE)
-            entries, cursor = self._entries(query, id_span(query, cursor), wanted)
+            entries, cursor = self._entries(query, short_span(query, cursor), wanted)
             found += self._living(entries)
             if not cursor or len(found) >= limit:
                 break
@@ -159,9 +158,12 @@ class RedisArchive(RedisShards):
             gevent.sleep(0)
         return dict(sorted(found.items()))
 
-    def _entries(self, query: Query, span: IdSpan, limit: int) -> tuple[list[_Entry], str]:
+    def _entries(
+        self, query: Query, span: tuple[bytes, bytes], limit: int
+    ) -> tuple[list[_Entry], str]:
         """Of the index, the latest first, and the cursor behind them."""
-        if span.empty or limit <= 0 or not query.states:
+        low, high = span
+        if low >= high or limit <= 0 or not query.states:
             return [], ""
         quota = self._quota(limit)
         replies = self._redis.run("search", list(self._searches(query, span, quota)))
@@ -178,10 +180,10 @@ class RedisArchive(RedisShards):
         return page, page[-1].msg_id if more else ""
 
     def _searches(
-        self, query: Query, span: IdSpan, quota: int
+        self, query: Query, span: tuple[bytes, bytes], quota: int
     ) -> Iterator[tuple[int, Sequence[Arg]]]:
         states = "".join(str(STATES.index(state)) for state in query.states)
-        low, high = short_span(span)
+        low, high = span
         head = ("", b"[" + low, b"(" + high, quota, states)
         step = max(1, LISTS_AT_ONCE // len(states))
         for at in range(0, len(query.topics), step):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from soraka.adapters.redis_ids import full, short
 from soraka.adapters.redis_scripts import OwnArg
 from soraka.adapters.redis_shards import RedisShards
 from soraka.ports import KeptKey
@@ -15,12 +16,14 @@ class RedisKeys(RedisShards):
         asked = list(zip(keys, window_ms, strict=True))
         names = [kept.key for kept in keys]
         found = self._each("keep_keys", ("",), asked, names, _args)
-        return [
-            KeptKey(kept.key, *value.decode().split(" "))
-            for kept, value in zip(keys, found, strict=True)
-        ]
+        return [_kept(key.key, value) for key, value in zip(keys, found, strict=True)]
 
 
 def _args(asked: tuple[KeptKey, int]) -> tuple[OwnArg, ...]:
     kept, window_ms = asked
-    return kept.key, f"{kept.msg_id} {kept.digest}", window_ms
+    return kept.key, f"{short(kept.msg_id).decode()} {kept.digest}", window_ms
+
+
+def _kept(key: str, value: bytes) -> KeptKey:
+    short_id, _, digest = value.rpartition(b" ")
+    return KeptKey(key, full(short_id), digest.decode())

@@ -121,6 +121,18 @@ def test_search_in_a_span_of_time(store: FullStore, clock: TurnedClock) -> None:
     assert found(store, span._replace(since=1 << 60)) == []
 
 
+def test_search_finds_ids_of_every_kind_once(store: FullStore, clock: TurnedClock) -> None:
+    """Other producers may write what is no UUID to the log."""
+    ids = ["12345", "1", "abc", "xyz", "order-1", "ä", "01890A5D-AC96-774B-BCCE-B302099A8057"]
+    others = [message(clock.now, msg_id=msg_id) for msg_id in ids]
+    usual = [message(clock.now + i) for i in range(3)]
+    put(store, *others, *usual)
+    for limit in (1, 2, 100):
+        assert sorted(found(store, EVERY, limit)) == sorted(m.msg_id for m in others + usual)
+    for query in (EVERY._replace(prefix="2"), EVERY._replace(since=clock.now - 1, until=clock.now)):
+        assert found(store, query) == []
+
+
 def test_search_by_the_beginning_of_an_id(store: FullStore, clock: TurnedClock) -> None:
     near, far = message(clock.now), message(clock.now + DAY_MS)
     put(store, near, far)

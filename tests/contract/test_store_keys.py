@@ -16,6 +16,7 @@ from tests.contract.store_kit import (
     TurnedClock,
     redis_store,
     sqlite_store,
+    uuid7,
     wait_for,
 )
 from tests.servers import Server
@@ -33,6 +34,8 @@ def test_the_first_of_a_key_is_kept(store: FullStore) -> None:
     assert kept(store, key("a")) == [key("a")]
     assert kept(store, key("a", "m2", "d2")) == [key("a")]
     assert kept(store, key("b", "m2", "d2")) == [key("b", "m2", "d2")]
+    usual = key("c", uuid7(1), "d3")
+    assert kept(store, usual) == kept(store, usual) == [usual]
 
 
 def test_a_batch_is_answered_in_order_also_where_a_key_comes_twice(store: FullStore) -> None:

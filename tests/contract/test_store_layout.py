@@ -24,6 +24,7 @@ from tests.contract.store_kit import (
     message,
     put,
     redis_key,
+    redis_prefix,
     redis_store,
     sqlite_store,
 )
@@ -105,6 +106,22 @@ def test_one_that_cannot_be_read_fails_its_shard_alone(
     assert all(c.kind is ClaimKind.FIRE for i, c in claims.items() if i not in failed)
     admin.setrange(bad, 0, bytes([redis_record.LAYOUT]))
     assert {(c.kind, c.tries) for c in store.claim(failed)} == {(ClaimKind.FIRE, 1)}
+
+
+def test_an_id_as_another_layout_has_it_is_refused_by_all_that_give_ids(
+    store: RedisStore, admin: "redis.Redis"
+) -> None:
+    m = message(store.now_ms())
+    prefix = redis_prefix(m.msg_id)
+    admin.zadd(f"{prefix}o:{OWNER}", {m.msg_id: 1})
+    admin.zadd(f"{prefix}i:{TOPIC}:0", {m.msg_id: 0})
+    for act in (
+        lambda: store.due(OWNER, store.now_ms(), 9),
+        lambda: store.scan(OWNER, "", 9),
+        lambda: store.search(Query([TOPIC], list(State)), "", 9),
+    ):
+        with pytest.raises(StoreUnavailable, match=f"LAYOUT.*{m.msg_id}"):
+            act()
 
 
 def test_what_is_written_has_the_number_of_its_layout(

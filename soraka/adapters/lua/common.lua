@@ -2,7 +2,8 @@
 -- its braces keep them in one slot of a cluster, where a script gets one. ARGV[1] is the clock of a
 -- test, or ''.
 --
--- An id is 22 characters, see redis_ids.py.
+-- An id is 22 characters, or another text behind a '!': see redis_ids.py. Lua's `<` is no order of
+-- ids, it goes by the locale of the server.
 --
 --   m:<id>     record, one string: HEAD, owner, topic, commands, reason, body, history
 --   o:<owner>  pending messages by when to look at them: due time, or end of the lease
