@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test test-alone test-beside test-clients test-deploy test-three test-host check fmt lint lint-deploy types imports unit bench soak stack stack-down clean
+.PHONY: help run test test-alone test-beside test-faults faults-of-processes faults-of-servers test-clients test-deploy test-three test-host check fmt lint lint-deploy types imports unit bench soak stack stack-down clean
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
@@ -25,7 +25,7 @@ test: .venv/ready check ## Every check and every test, with the real servers
 	$(MAKE) --no-print-directory --jobs 3 --output-sync test-alone test-beside test-host lint-deploy
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --skip-covered
-	CI=true $(BIN)/pytest tests/faults --durations=15 $(ARGS)
+	$(MAKE) --no-print-directory test-faults
 	$(MAKE) --no-print-directory test-clients
 	$(BIN)/python -m bench smoke --on servers --seconds 3
 
@@ -36,6 +36,18 @@ test-alone:
 	$(COVERED) tests/unit tests/acceptance
 test-beside:
 	$(COVERED) tests/contract tests/simulation tests/browser
+
+test-faults: .venv/ready ## Processes and servers killed, cut off and slowed down under load
+	dev/stack install
+	$(MAKE) --no-print-directory --jobs 2 --output-sync faults-of-processes faults-of-servers
+
+# Halves of the same length, each with servers of its own: they mostly wait for what is to time out.
+OF_PROCESSES := $(addprefix tests/faults/test_,processes.py clock.py standalone.py)
+FAULTS = CI=true $(BIN)/pytest --durations=15 $(ARGS)
+faults-of-processes:
+	$(FAULTS) $(OF_PROCESSES)
+faults-of-servers:
+	$(FAULTS) tests/faults $(addprefix --ignore=,$(OF_PROCESSES))
 
 test-host: .venv/ready .venv-deploy/ready ## Playbooks against one host that boots, with all roles
 	dev/stack install
