@@ -20,7 +20,6 @@ from soraka.ports import (
     DOOR_MS,
     Backlog,
     ClaimKind,
-    DueId,
     Ended,
     FullStore,
     Move,
@@ -205,21 +204,6 @@ def test_sqlite_removes_what_is_past_its_retention(tmp_path: Path) -> None:
         store.settle([])
         counts = "SELECT (SELECT count(*) FROM message), (SELECT count(*) FROM early)"
         assert store._query(counts) == [(0, 0)]
-
-
-def test_sqlite_goes_on_with_the_file_of_an_older_version(tmp_path: Path) -> None:
-    m = message(1)
-    with sqlite_store(tmp_path / "s.db") as store:
-        put(store, m)
-        for index in ("message_held", "message_held_due"):
-            store._query(f"DROP INDEX {index}")
-        store._query("ALTER TABLE message DROP COLUMN not_before")
-    for _ in range(2):
-        with sqlite_store(tmp_path / "s.db") as store:
-            (stored,) = store.get([m.msg_id])
-            assert stored is not None
-            assert (stored.message, stored.not_before) == (m, 0)
-            assert store.due(OWNER, 2, 9) == [DueId(1, m.msg_id)]
 
 
 def test_sqlite_clears_the_door(tmp_path: Path) -> None:
