@@ -38,7 +38,7 @@ BUSY = 25
 """Messages in one poll, from which on it is longer, as long as none of them falls due soon."""
 SOON_MS = 100
 AT_ONCE = 250
-"""Records: 3 ms of Redis, in which claims wait."""
+"""Messages, or more up to the end of a bundle: 3 to 5 ms of Redis, in which claims wait."""
 CHECK_EVERY_S = 1.0
 CHECKED_AT_ONCE = 50
 """Partitions whose positions are read in one check: with more, they take turns."""

@@ -153,7 +153,7 @@ def params_text(value: dict[str, Any] | str | None, method: str, max_bytes: int)
     try:
         size = len(text) if text.isascii() else len(text.encode())
     except UnicodeEncodeError as exc:
-        raise InvalidParams("callback.params", "holds half of a surrogate pair") from exc
+        raise InvalidParams("callback.params", _HALF) from exc
     if size > max_bytes:
         raise InvalidParams("callback.params", f"must be at most {max_bytes} bytes as JSON")
     params = _decoded(value) if isinstance(value, str) else value
@@ -167,6 +167,8 @@ def _encoded(params: dict[str, Any]) -> str:
         text = _encode_fast(params).decode()
         # it has null for NaN, too
         return _encode(params) if "null" in text else text
+    except UnicodeEncodeError as exc:
+        raise InvalidParams("callback.params", _HALF) from exc
     except (ValueError, RecursionError) as exc:
         raise InvalidParams("callback.params", f"not JSON: {_short(exc)}") from exc
 
@@ -211,5 +213,6 @@ def _short(exc: BaseException) -> str:
     return "nested too deeply" if isinstance(exc, RecursionError) else str(exc)[:100]
 
 
+_HALF = "holds half of a surrogate pair"
 _encode_fast = msgspec.json.Encoder().encode
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode

@@ -23,11 +23,11 @@ _encoder = msgspec.json.Encoder()
 
 
 def encode(value: Any) -> bytes:
-    """As JSON."""
+    """Plain values as JSON."""
     try:
         return _encoder.encode(value)
     except UnicodeEncodeError:  # half of a surrogate pair, in a name that a client gave
-        return json.dumps(value).encode()
+        return json.dumps(value, separators=(",", ":")).encode()
 
 
 class Answer(NamedTuple):

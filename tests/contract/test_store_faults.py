@@ -306,11 +306,11 @@ def test_redis_leaves_nothing_behind(store: RedisStore, admin: "redis.Redis") ->
     for key in admin.scan_iter():
         kind = key.split(b":")[1]
         kinds.add(kind)
-        assert admin.ttl(key) > 0 or kind in {b"hw", b"n", b"v", b"i", b"tp"}, key
-    assert kinds == {b"m", b"hw", b"n", b"v", b"i", b"tp"}
+        assert admin.ttl(key) > 0 or kind in {b"hw", b"n", b"v", b"i", b"tp", b"ly"}, key
+    assert kinds == {b"m", b"hw", b"n", b"v", b"i", b"tp", b"ly"}
     admin.delete(*admin.scan_iter(match="*:m:*"))
     assert store.tidy() >= len(messages)
-    assert {key.split(b":")[1] for key in admin.scan_iter()} == {b"hw", b"n", b"v", b"td"}
+    assert {key.split(b":")[1] for key in admin.scan_iter()} == {b"hw", b"n", b"v", b"td", b"ly"}
 
 
 def test_entries_that_a_cut_aof_has_left_are_put_right(

@@ -139,6 +139,25 @@ def test_what_is_written_has_the_number_of_its_layout(
     assert admin.getrange(redis_key(m.msg_id), 0, 1) == b"\x05\x04"
 
 
+@pytest.mark.parametrize("marked", [None, b"6"])
+def test_a_shard_of_another_layout_is_refused_and_left_alone(
+    store: RedisStore, admin: "redis.Redis", marked: bytes | None
+) -> None:
+    """Layout 4 and those before had no mark, but the positions that each has."""
+    admin.hset("{1}:hw", "p", 7)
+    if marked is not None:
+        admin.set("{1}:ly", marked)
+    before = sorted(admin.scan_iter("{1}:*"))
+    m = next(m for m in (message(1) for _ in range(100)) if redis_key(m.msg_id)[:3] == "{1}")
+    told = f"has layout {'4 or less' if marked is None else '6'}, this version of soraka reads 5"
+    for act in (lambda: put(store, m), lambda: store.command([cancel(m.msg_id)])):
+        with pytest.raises(StoreUnavailable, match=told):
+            act()
+    assert sorted(admin.scan_iter("{1}:*")) == before
+    admin.delete("{1}:hw", "{1}:ly")
+    put(store, m)
+
+
 def version(path: Path) -> Any:
     with closing(sqlite3.connect(path)) as connection:
         return connection.execute("PRAGMA user_version").fetchone()[0]

@@ -75,6 +75,12 @@ def test_bad_objects_are_refused(method: str, params: dict[str, Any]) -> None:
     assert refused.value.field == "callback.params"
 
 
+@pytest.mark.parametrize("params", [{"a": "\ud800"}, {"\ud800": [1]}, '{"a": "\ud800"}'])
+def test_half_of_a_surrogate_pair_is_told_as_that(params: dict[str, Any] | str) -> None:
+    with pytest.raises(InvalidParams, match="half of a surrogate pair"):
+        params_text(params, "POST", MAX_BYTES)
+
+
 def test_an_object_nested_too_deeply_is_refused() -> None:
     deep: dict[str, Any] = {}
     for _ in range(100_000):

@@ -38,6 +38,7 @@ local function leave_at_door(id, made, command)
 end
 
 return on_each_shard(6, function(own)
+  check_shard()
   local verdicts = {}
   for i = 1, #own, 6 do
     local command = {own[i + 2], own[i + 3], own[i + 4], own[i + 5]}

@@ -9,6 +9,7 @@
 --   o:<owner>  pending messages by when to look at them: due time, or end of the lease
 --   ow         owners that may have pending messages
 --   hw         partition -> position of the last record applied
+--   ly         the layout of its records, see `check_shard`
 --   v          the era of the server in which claims are answered, see `era.lua`
 --   e:<id>     commands that came before their message
 --   k:<key>    '<id> <digest>' of an idempotency key; its shard is that of the key, see redis_keys.py
@@ -73,6 +74,18 @@ end
 
 local function refuse_layout(id, layout)
   error(redis.error_reply('LAYOUT ' .. layout .. ' ' .. id))
+end
+
+-- Before something is added to a shard. One from before shards had `ly` has positions without it: it
+-- may name messages in ways that are not found here, so they would seem to be gone.
+local function check_shard()
+  local found = redis.call('GET', PREFIX .. 'ly')
+  if found == whole(LAYOUT) then return end
+  if found or redis.call('EXISTS', PREFIX .. 'hw') == 1 then
+    error(redis.error_reply('LAYOUTS shard ' .. PREFIX .. ' has layout ' .. (found or '4 or less') ..
+      ', this version of soraka reads ' .. LAYOUT))
+  end
+  redis.call('SET', PREFIX .. 'ly', whole(LAYOUT))
 end
 
 -- The record of a message, or nil; fails for one of another layout. `commands`, `reason`, `body`,

@@ -111,6 +111,7 @@ local function take(own, standing)
 end
 
 return on_each_shard(4, function(own)
+  check_shard()
   local standing = tonumber(redis.call('HGET', PREFIX .. 'hw', partition) or -1)
   if standing < own[1] then return {0, standing} end
   -- a command at a door is in `ed` before it is there, and no shorter
