@@ -148,13 +148,15 @@ def too_late_is_true(case: Case) -> Iterator[str]:
         if command.answer is not Answer.REFUSED or command.ec != TOO_LATE:
             continue
         called = any(call.begin <= command.end + lease_ms for call in life.calls)
+        # a timer that gets stuck keeps what it has claimed: that attempt is never called
+        uncalled = any(call.attempt > n for n, call in enumerate(life.calls, start=1))
         claim_lost = any(
             f.may_repeat and f.begin - lease_ms <= command.end and command.begin <= f.end + lease_ms
             for f in case.faults
         )
         # a claim may be given back, and the message cancelled before the next one
         ended_otherwise = life.cancels or case.held_after_all or _is(life.final, "dead")
-        if not called and not ended_otherwise and not (claim_lost and life.calls):
+        if not called and not uncalled and not ended_otherwise and not (claim_lost and life.calls):
             yield "'too late' was said of a message neither called, cancelled nor dead"
 
 

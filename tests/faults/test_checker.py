@@ -306,6 +306,12 @@ BROKEN: dict[str, tuple[str, list[Event]]] = {
     ),
 }
 FINE: dict[str, list[Event]] = {
+    "too late, and that claim was never called": [
+        submit(),
+        too_late(985),
+        call(1000 + TTR_MS + MARGIN_MS + 900, due=1000, attempt=2),
+        DONE,
+    ],
     "called at its time": [submit(), call(1010), DONE],
     "called to the clock's tolerance": [submit(), call(1000 - CLOCK_MS, due=999), DONE],
     "sent again, the first one counts": [
