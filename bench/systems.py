@@ -150,9 +150,7 @@ class Servers(Soraka):
 
     def add(self, role: str, name: str) -> None:
         """Starts one more center or worker; its address is in `addresses`."""
-        port = str(free_port())
-        self._start(name, [role], self._environ | {f"SORAKA_{role.upper()}_THRIFT_PORT": port})
-        self.addresses[name] = f"127.0.0.1:{port}"
+        self._start_at(str(free_port()), role, name)
 
     def kill(self, name: str) -> None:
         """SIGKILL."""
@@ -166,7 +164,11 @@ class Servers(Soraka):
         role, port = name.rstrip("0123456789"), self.addresses[name].rpartition(":")[2]
         self._taken(name).stop()
         yield
+        self._start_at(port, role, name)
+
+    def _start_at(self, port: str, role: str, name: str) -> None:
         self._start(name, [role], self._environ | {f"SORAKA_{role.upper()}_THRIFT_PORT": port})
+        self.addresses[name] = f"127.0.0.1:{port}"
 
     def _taken(self, name: str) -> Process:
         """One that is to end."""

@@ -14,7 +14,7 @@ from receive_app.access import Access, Caller
 from receive_app.forms import nested
 from receive_app.ingress import Ingress
 from receive_app.openapi import document
-from receive_app.pace import paced
+from receive_app.pace import parsed
 from receive_app.shown import shown
 from soraka.answers import SUCCESS, Answer, done, encode, failed, refuse, refuse_http
 from soraka.body import Environ, read_object, skip
@@ -184,7 +184,7 @@ class _Api:
         """One answer each. Raises Unavailable when every one of them is to be sent again."""
         messages = schemas.BATCH.read(data).messages
         rules.check_batch_size("messages", len(messages), self._limits)
-        answers = self._ingress.submit_batch(paced(map(self._parsed_or_refused, messages)), caller)
+        answers = self._ingress.submit_batch(parsed(self._parsed, messages), caller)
         if all(isinstance(answer, Unavailable) for answer in answers):
             raise answers[0]  # type: ignore[misc]
         self._count_each(answers)
@@ -206,12 +206,6 @@ class _Api:
 
     def _parsed(self, message: Any) -> Submission:
         return schemas.submission(message, self._limits.max_params_bytes)
-
-    def _parsed_or_refused(self, message: Any) -> Submission | SorakaError:
-        try:
-            return self._parsed(message)
-        except InvalidParams as exc:
-            return exc
 
     def _caller(self, environ: Environ) -> Caller:
         """Raises NotAuthenticated, before a budget is touched."""

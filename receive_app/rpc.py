@@ -16,7 +16,7 @@ import idl
 from receive_app import rules
 from receive_app.access import Access, Caller
 from receive_app.ingress import Ingress
-from receive_app.pace import paced
+from receive_app.pace import parsed
 from soraka.config import ReceiveConfig
 from soraka.errors import PLAIN, InvalidParams, SorakaError, Unavailable
 from soraka.limits import DEFAULT_TTR_MS
@@ -107,16 +107,10 @@ class Handler:
         caller = self._caller()
         items: Sequence[Any] = _given("submissions", submissions)
         rules.check_batch_size("submissions", len(items), self._limits)
-        return self._ingress.submit_batch(paced(map(self._parsed_or_refused, items)), caller)
+        return self._ingress.submit_batch(parsed(self._parsed, items), caller)
 
     def _parsed(self, struct: Any) -> Submission:
         return _submission(struct, self._limits.max_params_bytes)
-
-    def _parsed_or_refused(self, struct: Any) -> Submission | SorakaError:
-        try:
-            return self._parsed(struct)
-        except InvalidParams as exc:
-            return exc
 
     def _answer(self, operation: str, act: Callable[[], T], *, counted: bool = True) -> T:
         try:
