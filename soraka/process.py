@@ -20,6 +20,7 @@ from gevent.event import Event
 from gevent.server import StreamServer
 
 from soraka import __version__
+from soraka.address import at
 from soraka.clock import SkewWatch, StoreClock
 from soraka.config import ProcessConfig
 from soraka.errors import LogUnavailable, RegistryUnavailable, StoreUnavailable, Unavailable
@@ -112,11 +113,6 @@ def _bound(host: str, port: int) -> socket.socket:
         raise
     sock.setblocking(False)
     return sock
-
-
-def at(host: str, port: int) -> str:
-    """host:port as in a URL."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def new_instance(service: str, host: str, port: int) -> Instance:

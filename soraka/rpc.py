@@ -21,6 +21,7 @@ from thriftpy2.thrift import TProcessor
 from thriftpy2.transport import TCyMemoryBuffer
 
 from soraka import skim, thrift_call, tls
+from soraka.address import at
 from soraka.budget import ReadingBudget, Share
 from soraka.connections import SPARE, Connections, cut
 from soraka.errors import PeerUnavailable, Unavailable
@@ -307,7 +308,7 @@ class RpcClient:
             reason = self._secured.why(exc) or reason
         if isinstance(exc, gevent.Timeout):
             reason = f"no answer within {self._timeout_s:g} s"
-        return f"{f'[{host}]' if ':' in host else host}:{port}: {reason}"
+        return f"{at(host, port)}: {reason}"
 
 
 def _connected(address: tuple[str, int]) -> socket.socket:

@@ -11,6 +11,7 @@ from admin_app.server import Admin, make_first_account
 from center.main import Center
 from receive_app.service import Service
 from soraka import launch, process
+from soraka.address import at
 from soraka.config import EVERYWHERE, Config, override
 from soraka.http import make_server
 from soraka.metrics import Metrics
@@ -195,12 +196,12 @@ def _greet(config: Config, roles: Sequence[process.Role]) -> None:
 def greeting(config: Config, port: int, thrift_port: int, admin_port: int) -> str:
     """What is where, and a first command to try."""
     host, admin_host = reachable(config.receive.host), reachable(config.admin.host)
-    http = f"http://{process.at(host, port)}"
+    http = f"http://{at(host, port)}"
     return f"""\
 soraka standalone, everything in {config.store.path.rpartition("/")[0] or "."}
   HTTP    {http}   (OpenAPI: {http}/openapi.json)
-  Thrift  {process.at(host, thrift_port)}
-  Admin   http://{process.at(admin_host, admin_port)}
+  Thrift  {at(host, thrift_port)}
+  Admin   http://{at(admin_host, admin_port)}
 Try it: a POST to http://127.0.0.1:8000/hello in 3 seconds
   curl {"-g " if ":" in host else ""}{http}/sorakaq/msg/submit \\
     -H 'Content-Type: application/json' -d '{{

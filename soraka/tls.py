@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from socket import SHUT_WR
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import gevent
 from gevent.socket import socket
 from gevent.ssl import SSLContext, SSLSocket
 
+from soraka.address import at
 from soraka.config import TlsConfig
 from soraka.errors import ConfigError
 
@@ -25,6 +26,7 @@ _NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNK
 _AGAIN = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
 DISCARD = 1 << 16
 LINGER_S = 1.0
+SHOWN = 3
 ALERT = b"\x15\x03\x01\x00\x02\x02\x46"
 """Fatal: protocol version."""
 
@@ -33,13 +35,31 @@ class HandshakeTimeout(TimeoutError):
     """The peer did not go on with it; plain servers that wait for more do not."""
 
 
+class Refusal(NamedTuple):
+    """Why a connection could not begin, and whether that was told after the handshake only."""
+
+    why: str
+    shaken: bool
+
+
 class Socket(SSLSocket):
-    """Tells its context how its beginning went."""
+    """Tells its context how its beginning went, when it is a client's."""
 
     context: "Context"
+    _peer = ""
+    _shaken = False
     _works = False
 
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        try:
+            super().__init__(*args, **settings)
+        except OSError:
+            self.close()  # gevent leaves open what the peer has reset by now
+            raise
+
     def do_handshake(self) -> None:  # type: ignore[override]  # gevent's has no argument
+        with suppress(OSError):
+            self._peer = at(*self.getpeername()[:2])
         with self._noted():
             try:
                 super().do_handshake()
@@ -47,13 +67,18 @@ class Socket(SSLSocket):
                 raise HandshakeTimeout(str(exc)) from exc
             except ConnectionError as exc:
                 raise ssl.SSLEOFError(ssl.SSL_ERROR_EOF, str(exc)) from exc
+        self._shaken = True
+        was = self.context.refusals.get(self._peer)
+        if was is not None and not was.shaken:
+            del self.context.refusals[self._peer]
 
     def read(self, nbytes: int = 2014, buffer: Any = None) -> Any:
         # a peer that refuses our certificate may say so only where its first answer should be
         with self._noted():
             got = super().read(nbytes, buffer)
         if got and not self._works:
-            self._works, self.context.refused = True, ""
+            self._works = True
+            self.context.refusals.clear()
         return got
 
     def send(self, data: Any, flags: int = 0, **timeout: Any) -> int:
@@ -70,20 +95,27 @@ class Socket(SSLSocket):
         except _AGAIN:
             raise
         except OSError as exc:
-            if not self._works:
-                self.context.refused = self.context.told(exc)
             if not self.server_side:
+                if self._peer and not self._works:
+                    why = self.context.told(exc)
+                    self.context.refusals[self._peer] = Refusal(why, self._shaken)
                 self.close()  # drivers leave that to the garbage collector
             raise
 
 
 class Context(SSLContext):
-    """`switch` is the setting by which its connections are secured; `refused` is why one could not
-    begin, '' once another works: for drivers that do not pass an error on."""
+    """`switch` is the setting by which its connections are secured. `refusals` are by host:port,
+    each until one to there gets further or who connects takes it away, all until one works."""
 
     sslsocket_class = Socket
     switch = ""
-    refused = ""
+    refusals: dict[str, Refusal]
+
+    @property
+    def refused(self) -> str:
+        """The latest `refusals`, '' without any: for drivers that do not pass an error on."""
+        latest = list(self.refusals.items())[-SHOWN:]
+        return "; ".join(f"{peer}: {refusal.why}" for peer, refusal in latest)
 
     def told(self, exc: BaseException) -> str:
         """What went wrong, and which setting to look at."""
@@ -181,6 +213,7 @@ def _read_away(sock: Socket) -> None:
 def _context(protocol: int, settings: TlsConfig, switch: str) -> Context:
     made = Context(protocol)
     made.switch = switch
+    made.refusals = {}
     made.minimum_version = ssl.TLSVersion.TLSv1_2
     made.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     for key in ("ca", "certificate", "key"):

@@ -120,7 +120,7 @@ def opened(make: Callable[..., Any], **settings: Any) -> tuple[Any, Any]:
     said: list[Exception] = []
     secured = settings.get("ssl_context")
     if secured is not None:
-        secured.refused = ""
+        secured.refusals.clear()
 
     def network(**config: Any) -> Any:
         made.append(_Network(**config))

@@ -7,6 +7,7 @@ from typing import Any
 from gevent.socket import create_connection
 from kazoo.handlers.gevent import SequentialGeventHandler
 
+from soraka.address import at
 from soraka.tls import Context, connected
 
 
@@ -23,8 +24,11 @@ class TlsHandler(SequentialGeventHandler):  # type: ignore[misc]
     def create_connection(
         self, address: tuple[str, int], hostname: str, timeout: float, **_: Any
     ) -> Any:
-        self._secured.refused = ""
-        sock = create_connection(address, timeout)
+        try:
+            sock = create_connection(address, timeout)
+        except OSError:
+            self._secured.refusals.pop(at(*address), None)
+            raise
         sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
         return connected(sock, self._secured, hostname)
 

@@ -215,11 +215,6 @@ def test_a_port_that_gets_free_in_time_is_taken(caplog: pytest.LogCaptureFixture
     assert [r.message for r in caplog.records] == ["port.taken"]
 
 
-def test_an_address_is_written_as_in_a_url() -> None:
-    assert process.at("::1", 80) == "[::1]:80"
-    assert process.at("10.0.0.1", 80) == "10.0.0.1:80"
-
-
 def test_a_server_that_is_away_is_waited_for(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,10 +1,15 @@
 """The files of [tls], and what is said of wrong ones."""
 
+import os
+import socket
+import struct
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from socket import SO_LINGER, SOL_SOCKET
 
 import pytest
+from gevent.socket import create_connection
 
 from soraka import tls
 from soraka.config import TlsConfig
@@ -64,3 +69,16 @@ def test_a_key_with_a_passphrase_is_refused_without_asking(
     subprocess.run([*command, "-out", str(locked)], check=True)
     with pytest.raises(ConfigError, match=r"tls\.key = .*without a passphrase"):
         tls.check(replace(settings, key=str(locked)))
+
+
+def test_a_connection_that_was_reset_before_is_closed(settings: TlsConfig) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        made = create_connection(server.getsockname())
+        other, _ = server.accept()
+        other.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+        other.close()
+    number = made.fileno()
+    with pytest.raises(ConnectionResetError):
+        tls.connected(made, tls.client(settings, "log.tls"), "127.0.0.1")
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(number)
