@@ -18,7 +18,7 @@ from soraka.message import Command, Message, Stored, Submission, Topic, id_time_
 from soraka.ports import Clock, Log, Record, Store, StoreReader
 from soraka.stats import Counted
 from soraka.tokens import Right
-from soraka.topics import check_name
+from soraka.topics import check_name, delays_of
 
 
 class Ingress:
@@ -147,7 +147,7 @@ class Ingress:
             due_at=_due_at(submission, now),
             ttr_ms=submission.ttr_ms,
             callback=submission.callback,
-            retry_ms=topic.retry_ms if retry_ms is None else retry_ms,
+            retry_ms=delays_of(topic.name, topic.retry_ms) if retry_ms is None else retry_ms,
         )
         return Accepted(submission, topic, message, self._record(message))
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from ipaddress import ip_address
 
 from soraka.config import TopicsConfig
@@ -77,6 +78,17 @@ def check_retry(delays: tuple[int, ...]) -> None:
     for index, delay in enumerate(delays):
         if not 0 <= delay <= MAX_DELAY_MS:
             raise InvalidParams(f"retry.{index}", f"must be from 0 to {MAX_DELAY_MS} ms (7 days)")
+
+
+@lru_cache
+def delays_of(name: str, retry_ms: tuple[int, ...]) -> tuple[int, ...]:
+    """What a topic gives its messages. Raises InvalidParams when it is impossible: others than us
+    may write to the registry, and such a message could not be read again."""
+    try:
+        check_retry(retry_ms)
+    except InvalidParams as exc:
+        raise InvalidParams("topic_name", f"{name!r} must be set anew, its {exc}") from None
+    return retry_ms
 
 
 def _check_secrets(secrets: tuple[str, ...]) -> None:

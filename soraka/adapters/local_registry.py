@@ -110,9 +110,7 @@ def _load(path: Path) -> dict[str, Topic]:
         loaded: Any = json.loads(path.read_bytes())
         if not isinstance(loaded, dict):
             raise ConfigError(f"{path}: not a JSON object of topics by name")
-        return {
-            name: decode_topic(name, json.dumps(fields).encode()) for name, fields in loaded.items()
-        }
+        return {name: _topic(name, fields) for name, fields in loaded.items()}
     except FileNotFoundError:
         return {}
     except OSError as exc:
@@ -120,6 +118,14 @@ def _load(path: Path) -> dict[str, Topic]:
     # Starting without the topics would refuse every message: better not to start.
     except (ValueError, RecursionError, DecodeError) as exc:
         raise ConfigError(f"{path}: not the topics of soraka: {exc}") from exc
+
+
+def _topic(name: str, fields: Any) -> Topic:
+    data = json.dumps(fields).encode()
+    try:
+        return decode_topic(name, data)
+    except DecodeError as exc:
+        raise DecodeError(f"{name}: {exc}", data) from None
 
 
 def _save(path: Path, topics: Mapping[str, Topic]) -> None:

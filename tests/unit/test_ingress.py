@@ -265,6 +265,20 @@ def test_retries_are_the_topics_unless_given(kit: Kit) -> None:
     assert retries == [(7, 8), (), (1, MAX_DELAY_MS)]
 
 
+def test_retries_of_a_topic_that_others_wrote_wrong_are_refused(kit: Kit) -> None:
+    topic = kit.parts.topics.new("quick")
+    kit.parts.topics.add(topic)
+    wrong = dataclasses.replace(topic, retry_ms=(1000, -1))
+    kit.parts.topics.registry.put_topic(wrong, was=topic)
+    reason = refused(kit, submission(topic="quick"))
+    assert reason.field == "topic_name"
+    assert reason.reason.startswith("'quick' must be set anew, its retry.1: must be from 0")
+    kit.ingress.submit(submission(topic="quick", retry_ms=(5,)))
+    kit.parts.topics.update("quick", lambda topic: dataclasses.replace(topic, retry_ms=(7,)))
+    kit.ingress.submit(submission(topic="quick"))
+    assert [m.retry_ms for m in kit.logged() if isinstance(m, Message)] == [(5,), (7,)]
+
+
 @pytest.mark.parametrize("offset_ms", [-EARLY_MS + 30_000, 0, ID_AHEAD_MS - 5_000])
 def test_an_id_of_ones_own_is_an_idempotency_key(kit: Kit, offset_ms: int) -> None:
     msg_id = uuid7(kit.now_ms() + offset_ms)
