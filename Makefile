@@ -37,13 +37,17 @@ test-alone:
 test-beside:
 	$(COVERED) tests/contract tests/simulation tests/browser
 
-test-faults: .venv/ready ## Processes and servers killed, cut off and slowed down under load
+FAULTS = CI=true $(BIN)/pytest --durations=15
+test-faults: .venv/ready ## Processes and servers killed, cut off and slowed down under load (ARGS='-k ...')
 	dev/stack install
+ifeq ($(ARGS),)
 	$(MAKE) --no-print-directory --jobs 2 --output-sync faults-of-processes faults-of-servers
+else
+	$(FAULTS) tests/faults $(ARGS)
+endif
 
 # Halves of the same length, each with servers of its own: they mostly wait for what is to time out.
 OF_PROCESSES := $(addprefix tests/faults/test_,processes.py clock.py standalone.py)
-FAULTS = CI=true $(BIN)/pytest --durations=15 $(ARGS)
 faults-of-processes:
 	$(FAULTS) $(OF_PROCESSES)
 faults-of-servers:
