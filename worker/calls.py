@@ -1,6 +1,5 @@
 """From a claim to an outcome: one claimed message, its admission, its call."""
 
-import logging
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,8 +13,6 @@ from worker.judge import Answer, Failure, judge
 from worker.request import Request, build, signed
 from worker.settle import Settling
 from worker.standing import Standing
-
-log = logging.getLogger(__name__)
 
 Call = Callable[[Request, float], Answer | Failure]
 """With its deadline on the monotonic clock."""
@@ -77,8 +74,8 @@ class Calls:
 
     def run(self, msg_id: str, claim: Claim) -> Settling:
         """Makes the call if host, topic and lease allow it. Raises nothing of the outside world."""
-        if claim.message is None:
-            reason = "what the store has of the message cannot be read"
+        if not isinstance(claim.message, Message):
+            reason = f"what the store has of {msg_id} cannot be read: {claim.message}"
             return self._done(msg_id, claim, Done("", Ended.DEAD, reason), 0)
         return self._with(claim.message, claim)
 

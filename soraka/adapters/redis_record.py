@@ -100,10 +100,11 @@ def wrong_layout(layout: int) -> str:
 
 def _fire(msg_id: str, raw: bytes, life: str, free_at: int) -> Claim:
     _, _, due, lease, attempt, tries, releases, ttr_ms, *_ = HEAD.unpack_from(raw)
+    message: Message | str
     try:
         message = _message_in(msg_id, raw)
-    except DecodeError:
-        message = None
+    except DecodeError as exc:
+        message = str(exc)
     early_ms = lease - ttr_ms - free_at
     return Claim(ClaimKind.FIRE, lease, attempt, due, message, tries, releases, life, early_ms)
 

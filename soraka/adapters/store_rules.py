@@ -169,11 +169,11 @@ def new_row(new: NewMessage) -> Row:
     )
 
 
-def _message_of(row: Row) -> Message | None:
+def _message_of(row: Row) -> Message | str:
     try:
         return decode_message(row.body)
-    except DecodeError:
-        return None
+    except DecodeError as exc:
+        return str(exc)
 
 
 def _finish(row: Row, state: State, now: int, retention_ms: int) -> None:

@@ -228,7 +228,7 @@ def test_what_can_never_be_called_is_dead_at_once(rig: Rig, server: Sink) -> Non
 
 def test_a_broken_record_is_dead(rig: Rig, server: Sink) -> None:
     rig.loop(start=False)
-    rig.put(server.url)
+    (msg_id,) = rig.put(server.url)
     rig.real._thread.run(lambda c: c.execute("UPDATE message SET body = x'00'"))
     reasons: list[str] = []
     real = rig.real.settle
@@ -240,7 +240,7 @@ def test_a_broken_record_is_dead(rig: Rig, server: Sink) -> None:
     rig.real.settle = settle  # type: ignore[method-assign]
     rig.loops[0].start()
     eventually(lambda: rig.real.totals().dead == 1)
-    assert "cannot be read" in reasons[0]
+    assert f"{msg_id} cannot be read: unknown record version" in reasons[0]
 
 
 def test_failed_messages_are_handed_back(rig: Rig, server: Sink) -> None:
