@@ -165,7 +165,6 @@ def calls(store: RedisStore, example: str) -> Iterator[tuple[str, Callable[[], o
         ),
     )
     yield "get and history of one", lambda: (store.get([example]), store.history(example))
-    yield "dead letters, 50", lambda: store.list_dead(1 << 52, 50)
     yield "counts", store.counts
     yield "backlog", lambda: store.backlog(now)
     yield "totals", store.totals

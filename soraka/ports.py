@@ -390,9 +390,6 @@ class StoreReader(Protocol):
     def get(self, msg_ids: Sequence[str]) -> list[Stored | None]:
         """One answer each, in order; None when unknown or past its retention."""
 
-    def list_dead(self, until: int, limit: int) -> list[Stored]:
-        """Dead letters that died before `until`, the latest first."""
-
     def totals(self) -> Totals:
         """Of all shards; StoreUnavailable when one is out of reach. O(shards + owners)."""
 

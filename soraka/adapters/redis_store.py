@@ -259,14 +259,6 @@ class RedisStore(RedisArchive, RedisKeys):
             for msg_id, raw in zip(msg_ids, raws, strict=True)
         ]
 
-    def list_dead(self, until: int, limit: int) -> list[Stored]:
-        if limit <= 0:
-            return []
-        span = (f"({until}", "-inf", "BYSCORE", "REV", "LIMIT", 0, limit, "WITHSCORES")
-        replies = self._redis.read(self._everywhere("ZRANGE", "dead", *span))
-        latest = sorted(chain.from_iterable(map(scored, replies)), reverse=True)[:limit]
-        return [stored for stored in self.get([d.msg_id for d in latest]) if stored is not None]
-
     def totals(self) -> Totals:
         counts = Counter[str]()
         for reply in self._redis.read(self._everywhere("HGETALL", "n")):

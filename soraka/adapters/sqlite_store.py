@@ -9,7 +9,7 @@ from pathlib import Path
 
 from soraka.adapters.sqlite_archive import SqliteArchive, attempt_of, stored_of
 from soraka.adapters.sqlite_keys import SqliteKeys
-from soraka.adapters.sqlite_store_rows import DEAD, DUE, SCAN, Rows
+from soraka.adapters.sqlite_store_rows import DUE, SCAN, Rows
 from soraka.adapters.store_rules import Row, Rules, new_row
 from soraka.errors import Gap, StoreUnavailable
 from soraka.message import Command, State, Stored
@@ -145,10 +145,6 @@ class SqliteStore(SqliteArchive, SqliteKeys):
     def get(self, msg_ids: Sequence[str]) -> list[Stored | None]:
         found = self._run(lambda rows: [rows.load(msg_id) for msg_id in msg_ids])
         return [None if row is None else stored_of(row) for row in found]
-
-    def list_dead(self, until: int, limit: int) -> list[Stored]:
-        ids = [msg_id for (msg_id,) in self._query(DEAD, (until, max(0, limit)))]
-        return [stored for stored in self.get(ids) if stored is not None]
 
     def totals(self) -> Totals:
         counts = dict(self._query("SELECT name, value FROM counter"))

@@ -38,7 +38,6 @@ CREATE TABLE IF NOT EXISTS message (
 CREATE INDEX IF NOT EXISTS message_due ON message (owner, look_at, msg_id)
     WHERE state = 'pending';
 CREATE INDEX IF NOT EXISTS message_expires ON message (expires_at) WHERE expires_at > 0;
-CREATE INDEX IF NOT EXISTS message_dead ON message (finished_at, msg_id) WHERE state = 'dead';
 CREATE INDEX IF NOT EXISTS message_held ON message (not_before, msg_id)
     WHERE state = 'pending' AND not_before > 0;
 CREATE INDEX IF NOT EXISTS message_held_due ON message (due_at)
@@ -104,10 +103,6 @@ DUE = (
     "SELECT look_at, msg_id FROM message INDEXED BY message_due"
     " WHERE state = 'pending' AND owner = ? AND look_at >= ? AND look_at < ?"
     " ORDER BY look_at, msg_id LIMIT ?"
-)
-DEAD = (
-    "SELECT msg_id FROM message INDEXED BY message_dead"
-    " WHERE state = 'dead' AND finished_at < ? ORDER BY finished_at DESC, msg_id DESC LIMIT ?"
 )
 SCAN = "SELECT msg_id, look_at, owner, state FROM message WHERE msg_id > ? ORDER BY msg_id LIMIT ?"
 # in the order of the fields of store_rules.Row

@@ -227,20 +227,6 @@ def test_redis_keeps_a_door_for_its_time_and_clears_it(redis_server: Server) -> 
         assert client.exists(f"{{0}}:e:{short(m.msg_id).decode()}", "{0}:ed") == 0
 
 
-def test_redis_forgets_the_index_of_dead_letters_past_their_retention(
-    redis_server: Server, admin: "redis.Redis"
-) -> None:
-    clock = TurnedClock()
-    with redis_store(redis_server.url, shards=1, now_ms=clock, dead_retention_ms=50) as store:
-        first, second = message(clock.now), message(clock.now)
-        put(store, first, second)
-        claims = store.claim([first.msg_id, second.msg_id])
-        store.settle([Outcome(first.msg_id, claims[0].lease, Ended.DEAD)])
-        clock.turn(51)
-        store.settle([Outcome(second.msg_id, claims[1].lease, Ended.DEAD)])
-        assert admin.zrange("{0}:dead", 0, -1) == [short(second.msg_id)]
-
-
 def test_each_start_of_redis_is_another_life(store: RedisStore, redis_server: Server) -> None:
     m = message(store.now_ms())
     put(store, m)

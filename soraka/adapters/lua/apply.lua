@@ -54,7 +54,6 @@ local function revive(r)
   redis.call('SADD', PREFIX .. 'ow', r.owner)
   index(r)
   relist(r, DEAD)
-  redis.call('ZREM', PREFIX .. 'dead', r.id)
   count('redriven', 1)
 end
 

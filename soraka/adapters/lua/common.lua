@@ -14,7 +14,6 @@
 --   e:<id>     commands that came before their message
 --   k:<key>    '<id> <digest>' of an idempotency key; its shard is that of the key, see redis_keys.py
 --   ed         '<id> <command id>' of each of them -> when it is forgotten
---   dead       dead letters by when they died
 --   hb, hd     messages held back, see `hold`: by when that ends, and by when they were due
 --   n          counters
 --   i:<topic>:<state>  messages; all scores are 0, so they are in the order of their ids

@@ -19,7 +19,6 @@ end
 
 function ways.dead(r)
   finish(r, DEAD, now)
-  redis.call('ZADD', PREFIX .. 'dead', now, r.id)
   count('dead', 1)
   return dead_retention
 end
@@ -88,6 +87,5 @@ return on_each_shard(3, function(own)
     answers[#answers + 1] = settle(own[i], own[i + 1], own[i + 2], own[i + 3], own[i + 4],
       own[i + 5], own[i + 6])
   end
-  redis.call('ZREMRANGEBYSCORE', PREFIX .. 'dead', '-inf', now - dead_retention)
   return answers
 end)
