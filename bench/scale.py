@@ -8,6 +8,7 @@ of the fewest workers.
 """
 
 import argparse
+from statistics import median
 
 from bench.processes import Guard
 from bench.programs import Program, Row, end_to_end, warm_up
@@ -15,6 +16,7 @@ from bench.systems import Scale, running
 from bench.targets import SinkProcess, SorakaTarget, sink_running
 
 LEAD_MS = 8_000
+OTHERS = ("sink", "load")
 
 
 def carried(guard: Guard, sink: SinkProcess, scale: Scale, count: int) -> Row:
@@ -25,32 +27,49 @@ def carried(guard: Guard, sink: SinkProcess, scale: Scale, count: int) -> Row:
         return end_to_end(target, sink, Program(name=name, count=count, lead_ms=LEAD_MS))
 
 
+def measure(guard: Guard, sink: SinkProcess, options: argparse.Namespace) -> list[Row]:
+    """One round: a row for each number of workers."""
+    bound = options.callbacks / 2 / (options.delay_ms / 1000)
+    rows: list[Row] = []
+    for workers in options.workers:
+        scale = Scale(workers=workers, callbacks=options.callbacks)
+        count = int(bound * workers * options.seconds) // 100 * 100
+        row = carried(guard, sink, scale, count)
+        first = rows[0]["carried"] / rows[0]["workers"] if rows else row["rate"] / workers
+        rows.append(
+            {
+                "workers": workers,
+                "carried": row["rate"],
+                "of_bound": round(row["rate"] / bound / workers, 2),
+                "gain": round(row["rate"] / first, 2),
+                "cpu_us": round(sum(v for k, v in row["cpu_us"].items() if k not in OTHERS)),
+                "bad": [row[name] for name in ("early", "missing", "doubles", "refused")],
+                "others": row["others"],
+            }
+        )
+        print(rows[-1], flush=True)
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__)
     add = parser.add_argument
     add("--workers", type=int, nargs="*", default=[1, 2, 4, 8, 16])
     add("--delay-ms", type=int, default=50)
-    add("--callbacks", type=int, default=20)
+    add("--callbacks", type=int, default=10)
     add("--seconds", type=float, default=10, help="of work for the places that there are")
+    add("--rounds", type=int, default=1)
     options = parser.parse_args()
-    bound = options.callbacks / 2 / (options.delay_ms / 1000)
-    first = None
     with Guard() as guard, sink_running(guard, options.delay_ms) as sink:
-        for workers in options.workers:
-            scale = Scale(workers=workers, callbacks=options.callbacks)
-            count = int(bound * workers * options.seconds) // 100 * 100
-            row = carried(guard, sink, scale, count)
-            first = first or row["rate"] / workers
-            figures = {
-                "workers": workers,
-                "carried": row["rate"],
-                "of_bound": round(row["rate"] / bound / workers, 2),
-                "gain": round(row["rate"] / first, 2),
-                "cpu_us": sum(v for k, v in row["cpu_us"].items() if k not in ("sink", "load")),
-                "bad": [row[name] for name in ("early", "missing", "doubles", "refused")],
-                "others": row["others"],
-            }
-            print(figures, flush=True)
+        rounds = [measure(guard, sink, options) for _ in range(options.rounds)]
+    for rows in zip(*rounds, strict=True):
+        gains = [row["gain"] for row in rows]
+        print(
+            f"workers {rows[0]['workers']}, median of {len(rows)}:"
+            f" carried {median(row['carried'] for row in rows):,.0f}/s,"
+            f" gain {median(gains):.2f} ({min(gains)} to {max(gains)}),"
+            f" bad {sum(sum(row['bad']) for row in rows)}"
+        )
 
 
 if __name__ == "__main__":
