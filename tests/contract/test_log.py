@@ -693,8 +693,8 @@ def test_kafka_what_is_appended_at_one_moment_goes_together(
     waiting = [gevent.spawn(log.append, "orders", records(1, start=n)) for n in range(1, 1000)]
     gevent.joinall(waiting, raise_error=True)
     assert numbers(drain(consume(log), 1000)) == list(range(1000))
-    # ten keys in four partitions, 1,000 records at 100 each, and what came first
-    assert sum(end for _, end in log.spans().values()) < 30
+    # some 20 on a quiet machine; alone they would be 1,000
+    assert sum(end for _, end in log.spans().values()) < 150
 
 
 def test_kafka_records_of_others_are_handed_on(open_kafka: Opener, consume: Consume) -> None:
