@@ -6,6 +6,7 @@ Sockets are gevent's, whoever makes them: drivers get a context, and call its `w
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from errno import EBADF
 from pathlib import Path
 from socket import SHUT_WR
 from typing import Any, NamedTuple, cast
@@ -53,8 +54,9 @@ class Socket(SSLSocket):
     def __init__(self, *args: Any, **settings: Any) -> None:
         try:
             super().__init__(*args, **settings)
-        except OSError:
-            self.close()  # gevent leaves open what the peer has reset by now
+        except OSError as exc:
+            if exc.errno != EBADF:
+                self.close()  # gevent leaves open what the peer has reset by now
             raise
 
     def do_handshake(self) -> None:  # type: ignore[override]  # gevent's has no argument

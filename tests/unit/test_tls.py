@@ -71,6 +71,13 @@ def test_a_key_with_a_passphrase_is_refused_without_asking(
         tls.check(replace(settings, key=str(locked)))
 
 
+def test_a_socket_that_was_closed_before_is_an_error_like_others(settings: TlsConfig) -> None:
+    made = socket.socket()
+    made.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        tls.connected(made, tls.client(settings, "log.tls"), "127.0.0.1")
+
+
 def test_a_connection_that_was_reset_before_is_closed(settings: TlsConfig) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         made = create_connection(server.getsockname())
