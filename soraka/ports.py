@@ -181,12 +181,12 @@ class Claim(NamedTuple):
     """Answer to a claim.
 
     FIRE: call it now; `at` is the end of the lease, `attempt` its number, `due_at` is the due time
-    of this attempt, `message` why when what the store has of it cannot be read. `tries`
-    counts the attempts from 1, released ones left out: it is what a retry schedule goes by and what
-    the callback is told. `releases` is how often it was RELEASED, since it was redriven last.
-    `life` is that of the server which gave the lease, see `Store.life`. `early_ms`: so long before
-    its time the claim was given, and so long after the answer has come the call may leave, not
-    before.
+    of this attempt, `message` is a text, why, when what the store has of it cannot be read.
+    `tries` counts the attempts from 1, released ones left out: it is what a retry schedule goes by
+    and what the callback is told. `releases` is how often it was RELEASED, since it was redriven
+    last. `life` is that of the server which gave the lease, see `Store.life`. `early_ms`: so long
+    before its time the claim was given, and so long after the answer has come the call may leave,
+    not before.
     LATER: not due, or held back; `at` is when it may be claimed. BUSY: another lease runs; `at`
     is its end. GONE: finished, or no such message. UNKNOWN: the shard it lives in did not answer,
     or has restarted and no one has vouched for it yet; ask again. In these four the rest is empty.

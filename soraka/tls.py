@@ -106,8 +106,9 @@ class Socket(SSLSocket):
 
 
 class Context(SSLContext):
-    """`switch` is the setting by which its connections are secured. `refusals` are by host:port,
-    each until one to there gets further or who connects takes it away, all until one works."""
+    """`switch` is the setting by which its connections are secured. `refusals`, by host:port, stay
+    until a connection to there gets further, or the caller finds nobody there; one that works, to
+    wherever, ends them all."""
 
     sslsocket_class = Socket
     switch = ""

@@ -604,6 +604,13 @@ def test_a_file_that_cannot_be_understood_is_not_taken_for_no_topics(
     assert path.read_text() == content
 
 
+def test_of_many_topics_the_wrong_one_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "registry.json"
+    path.write_text('{"a": {}, "b": {"worker_num": "x"}}')
+    with pytest.raises(ConfigError, match="soraka: b: worker_num is not int"):
+        LocalRegistry(path=path)
+
+
 def test_fields_of_a_later_version_are_ignored_and_missing_ones_get_defaults(
     tmp_path: Path,
 ) -> None:
