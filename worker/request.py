@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 from soraka import __version__
+from soraka.address import at
 from soraka.errors import InvalidParams
 from soraka.message import Message
 from soraka.signing import Signer
@@ -31,8 +32,7 @@ class Origin(NamedTuple):
 
     def url(self) -> str:
         """For people; the port is always told."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
+        return f"{self.scheme}://{at(self.host, self.port)}"
 
 
 @dataclass(frozen=True, slots=True)
