@@ -61,7 +61,7 @@ def ratio(soraka: Row, peer: Row) -> str:
         f"submits/s {of(soraka['submit_rate'], peer['submit_rate'])}, "
         f"callbacks/s {of(soraka['rate'], peer['rate'])}, "
         f"lateness p50 {of(late[0], theirs[0])}, p99 {of(late[1], theirs[1])}, "
-        f"CPU per message {of(_cpu(soraka), _cpu(peer))}"
+        f"CPU per message {of(cpu_of(soraka), cpu_of(peer))}"
     )
 
 
@@ -71,7 +71,7 @@ def against(row: Row, bare: Row) -> tuple[str, dict[str, float]]:
     if "rate" in row:
         figures = {
             "callbacks/s": row["rate"] / rate,
-            "CPU of all per message": _cpu(row) / flask_us,
+            "CPU of all per message": cpu_of(row) / flask_us,
         }
         return row["program"], figures
     cpu, ours = row["cpu_while_accepting"], ("receive", "standalone")
@@ -87,7 +87,7 @@ def typical(rows: Sequence[Row]) -> str:
     lines = []
     for program in dict.fromkeys(row["program"] for row in rows):
         rounds = [_figures(row) for row in rows if row["program"] == program]
-        said = [f"{name} {_spread([r[name] for r in rounds])}" for name in rounds[0]]
+        said = [f"{name} {spread([r[name] for r in rounds])}" for name in rounds[0]]
         lines.append(f"{program}, median of {len(rounds)}: {', '.join(said)}")
     return "\n".join(lines)
 
@@ -107,7 +107,8 @@ def _figures(row: Row) -> dict[str, float]:
     return found
 
 
-def _spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float]) -> str:
+    """Their median, the least and the most."""
     return f"{median(values):,.6g} ({min(values):,.6g} to {max(values):,.6g})"
 
 
@@ -121,8 +122,8 @@ def medians(ratios: Sequence[tuple[str, Mapping[str, float]]]) -> str:
     return "\n".join(lines)
 
 
-def _cpu(row: Row) -> float:
-    """Without the sink and the generator."""
+def cpu_of(row: Row) -> float:
+    """CPU of all per message, µs, without the sink and the generator."""
     costs: Mapping[str, float] = row["cpu_us"]
     return sum(us for name, us in costs.items() if name not in ("sink", "load"))
 

@@ -8,15 +8,14 @@ of the fewest workers.
 """
 
 import argparse
-from statistics import median
 
 from bench.processes import Guard
 from bench.programs import Program, Row, end_to_end, warm_up
+from bench.report import cpu_of, spread
 from bench.systems import Scale, running
 from bench.targets import SinkProcess, SorakaTarget, sink_running
 
 LEAD_MS = 8_000
-OTHERS = ("sink", "load")
 
 
 def carried(guard: Guard, sink: SinkProcess, scale: Scale, count: int) -> Row:
@@ -42,7 +41,7 @@ def measure(guard: Guard, sink: SinkProcess, options: argparse.Namespace) -> lis
                 "carried": row["rate"],
                 "of_bound": round(row["rate"] / bound / workers, 2),
                 "gain": round(row["rate"] / first, 2),
-                "cpu_us": round(sum(v for k, v in row["cpu_us"].items() if k not in OTHERS)),
+                "cpu_us": round(cpu_of(row)),
                 "bad": [row[name] for name in ("early", "missing", "doubles", "refused")],
                 "others": row["others"],
             }
@@ -63,11 +62,10 @@ def main() -> None:
     with Guard() as guard, sink_running(guard, options.delay_ms) as sink:
         rounds = [measure(guard, sink, options) for _ in range(options.rounds)]
     for rows in zip(*rounds, strict=True):
-        gains = [row["gain"] for row in rows]
         print(
             f"workers {rows[0]['workers']}, median of {len(rows)}:"
-            f" carried {median(row['carried'] for row in rows):,.0f}/s,"
-            f" gain {median(gains):.2f} ({min(gains)} to {max(gains)}),"
+            f" carried {spread([row['carried'] for row in rows])},"
+            f" gain {spread([row['gain'] for row in rows])},"
             f" bad {sum(sum(row['bad']) for row in rows)}"
         )
 
